@@ -1,0 +1,56 @@
+"""Pin what is installed: run.lock is megdt with its dependencies, dev.lock the rest.
+
+Both are installed with --no-deps, so nothing that is not listed here gets in.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+# Declared by packages, but nothing here imports them.
+LEFT_OUT = {"pip", "megdt", "torchvision", "ipython", "opencv-python", "wheel"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def closure(roots: list[str]) -> set[str]:
+    """The roots and what they need, as far as it is installed."""
+    found: set[str] = set()
+    waiting = [normal(root) for root in roots]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in LEFT_OUT:
+            continue
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        parsed = [Requirement(text) for text in needs]
+        waiting += [
+            normal(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})
+        ]
+    return found
+
+
+def main() -> None:
+    folder = Path(__file__).parent
+    declared = [Requirement(text) for text in metadata.requires("megdt") or []]
+    direct = [r.name for r in declared if r.marker is None]
+    extra = [r.name for r in declared if r.marker is not None]
+    run = closure([*direct, "setuptools"])
+    dev = closure([*extra, "stlpips-pytorch", "packaging"]) - run
+    for name, packages in (("run.lock", run), ("dev.lock", dev)):
+        lines = [f"{package}=={metadata.version(package)}" for package in sorted(packages)]
+        # A local version label such as +cpu names a build, and an index need not know it.
+        (folder / name).write_text("".join(line.split("+")[0] + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
