@@ -1,0 +1,1 @@
+"""Ground truth: worlds that cameras look at, with everything that stands in them known."""
