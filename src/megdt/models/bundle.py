@@ -1,0 +1,203 @@
+"""The bundle: the models that come with the package, their cards and checksums.
+
+A model is loaded when it is first used, so a UE that only decodes never reads the denoiser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from megdt.errors import BundleError
+from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models.autoencoder import Decoder, Encoder
+from megdt.models.classifier import SceneClassifier, classify
+from megdt.models.denoiser import Denoiser
+from megdt.models.generation import generate_latents
+from megdt.models.text_encoder import TextEncoder
+
+BUNDLE = Path(__file__).parent / "bundle"
+Model = TypeVar("Model", bound=nn.Module)
+NAMES = ("text_encoder", "denoiser", "encoder", "decoder", "classifier")
+
+
+class Bundle:
+    """Models from one folder of safetensors files and cards.
+
+    Arrays go in and come out as NumPy, with a leading batch axis.
+
+    Args:
+        folder: NAME.safetensors and NAME.json for each of NAMES; the package's own by default.
+        device: Where the models run.
+    """
+
+    factor = FACTOR
+    latent_channels = LATENT_CHANNELS
+
+    def __init__(self, folder: Path = BUNDLE, *, device: str = "cpu") -> None:
+        self.folder = folder
+        self.device = torch.device(device)
+
+    def card(self, name: str) -> dict[str, Any]:
+        """The model card: data, steps, seconds, metrics, checksum.
+
+        Raises:
+            BundleError: If it is missing or not a card.
+        """
+        path = self.folder / f"{name}.json"
+        try:
+            card = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"no readable model card at {path} ({error.__class__.__name__}); reinstall megdt "
+                "or train the model with its recipe"
+            ) from error
+        if not isinstance(card, dict) or "sha256" not in card:
+            raise BundleError(f"{path} has no sha256; train the model again with its recipe")
+        return card
+
+    @cached_property
+    def checksum(self) -> str:
+        """One checksum over the checksums of all models' weights."""
+        return hashlib.sha256("".join(self.card(n)["sha256"] for n in NAMES).encode()).hexdigest()
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed prompts. [batch, embedding]"""
+        with torch.inference_mode():
+            return _to_numpy(self._text_encoder(prompts))
+
+    def denoise(
+        self,
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw latents; see `generation.generate_latents`. [batch, 4, size_px / 8, size_px / 8]"""
+        latents = generate_latents(
+            self._denoiser,
+            torch.from_numpy(prompt_embeds).to(self.device),
+            rng_seeds,
+            size_px=size_px,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            progress=progress,
+        )
+        return _to_numpy(latents)
+
+    def decode(
+        self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        """Decode latents.
+
+        Args:
+            latents: [batch, 4, height, width]
+            noise_power: Mean square of the noise on each latent; none when left out. [batch]
+
+        Returns:
+            RGB. [batch, 8 * height, 8 * width, 3]
+        """
+        power = None if noise_power is None else torch.from_numpy(noise_power).to(self.device)
+        batch = torch.from_numpy(latents).to(self.device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            image = self._decoder(batch, power)
+            pixels = (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+        images: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return images
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Encode pictures.
+
+        Args:
+            images: RGB, height and width multiples of 8. [batch, height, width, 3]
+
+        Returns:
+            Latents of unit variance. [batch, 4, height / 8, width / 8]
+        """
+        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.inference_mode():
+            return _to_numpy(self._encoder(batch))
+
+    def classify(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+        """Name species, colour and sky of 256-pixel pictures; see `classifier.classify`."""
+        return classify(self._classifier, images)
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        return self._load("text_encoder", TextEncoder())
+
+    @cached_property
+    def _denoiser(self) -> Denoiser:
+        return self._load("denoiser", Denoiser())
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return self._load("encoder", Encoder())
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return self._load("decoder", Decoder())
+
+    @cached_property
+    def _classifier(self) -> SceneClassifier:
+        return self._load("classifier", SceneClassifier())
+
+    def _load(self, name: str, model: Model) -> Model:
+        weights = read_weights(self.folder / f"{name}.safetensors", self.card(name)["sha256"])
+        try:
+            missing = model.load_state_dict(weights, strict=False).missing_keys
+        except RuntimeError as error:
+            raise BundleError(
+                f"{name}.safetensors in {self.folder} is of another architecture; train it again "
+                f"with recipes/{name}.py of this version"
+            ) from error
+        if any(not key.endswith("num_batches_tracked") for key in missing):
+            raise BundleError(
+                f"{name}.safetensors in {self.folder} lacks {missing[0]!r}; train it again with "
+                f"recipes/{name}.py of this version"
+            )
+        # channels_last is the faster layout for convolutions, a third on the CPU.
+        model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.eval()
+
+
+def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file that must have this checksum; numbers come back as float32.
+
+    Raises:
+        BundleError: If the file is missing, not safetensors, or has another checksum.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {path} ({error.strerror}); reinstall megdt or train the model with its recipe"
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise BundleError(
+            f"{path} has checksum {found[:12]}, its card says {sha256[:12]}; the file is damaged or "
+            "not the card's, reinstall megdt"
+        )
+    try:
+        return {name: tensor.float() for name, tensor in load(content).items()}
+    except SafetensorError as error:
+        raise BundleError(f"{path} is not a safetensors file ({error}); reinstall megdt") from error
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()

@@ -1,0 +1,117 @@
+"""From prompt embeddings to latents of any size, in one coherent scene.
+
+A small view is drawn at once. For a large one the whole scene is first drawn on a grid of about
+32 x 32 latents; then the latent is enlarged, taken back to a middle noise level, and denoised again
+on the finer grid, where the denoiser, told how fine the grid is, adds what the coarse one could
+not hold. So 1024 pixels are one scene in three passes, not tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models.denoiser import Denoiser, positions
+from megdt.models.sampling import add_noise, guide, make_sigmas, sample_euler
+
+GRID = 32
+"""Latents across the view that the denoiser learnt as a whole scene."""
+
+REFINE_FROM = 0.6
+"""Noise level from which a finer grid is denoised: the scene stays, edges are drawn anew."""
+
+SHIFT = 1.5
+_MULTIPLE = 4  # the U-Net halves its grid twice
+
+
+def grids(size_px: int) -> list[int]:
+    """Latent grids that a view of this size is drawn on, coarse to fine.
+
+    >>> grids(256), grids(512), grids(1024)
+    ([32], [32, 64], [32, 64, 128])
+    """
+    sizes = [size_px // FACTOR]
+    while sizes[0] >= 1.75 * GRID:
+        sizes.insert(0, -(-sizes[0] // 2))
+    return sizes
+
+
+def count_steps(size_px: int, steps: int) -> list[int]:
+    """Denoising steps on each grid: all of them on the first, half as many on finer ones."""
+    return [steps if level == 0 else -(-steps // 2) for level in range(len(grids(size_px)))]
+
+
+@torch.inference_mode()
+def generate_latents(
+    denoiser: Denoiser,
+    prompt_embeds: Float[Tensor, "batch embedding"],
+    rng_seeds: Sequence[int],
+    *,
+    size_px: int,
+    steps: int,
+    guidance_scale: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "batch 4 height width"]:
+    """Draw latents.
+
+    Args:
+        denoiser: The flow model.
+        prompt_embeds: [batch, embedding]
+        rng_seeds: One for each picture; its noise does not depend on the rest of the batch.
+        size_px: Height and width of the picture to come, a multiple of 8.
+        steps: Denoising steps on the first grid.
+        guidance_scale: How strongly the prompt leads.
+        progress: Told the steps done and the steps in all.
+
+    Returns:
+        [batch, latent_channels, size_px / 8, size_px / 8]
+    """
+    device = prompt_embeds.device
+    generators = [torch.Generator().manual_seed(seed) for seed in rng_seeds]
+    plan = list(zip(grids(size_px), count_steps(size_px, steps), strict=True))
+    total, done = sum(count for _, count in plan), 0
+    latent: Tensor | None = None
+    for grid, count in plan:
+        # Drawn a little larger where the U-Net needs it, and cut to size.
+        drawn = -(-grid // _MULTIPLE) * _MULTIPLE
+        shape = (LATENT_CHANNELS, drawn, drawn)
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        if latent is None:
+            sigmas, start = make_sigmas(count, shift=SHIFT), noise
+        else:
+            sigmas = make_sigmas(count, start=REFINE_FROM)
+            larger = functional.interpolate(latent, size=(drawn, drawn), mode="bicubic")
+            start = add_noise(larger, REFINE_FROM, noise)
+        flow = guide(_on_grid(denoiser, drawn), prompt_embeds, guidance_scale=guidance_scale)
+        before = done
+
+        def tell(step: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + step, total)
+
+        latent = sample_euler(flow, start, sigmas.to(device), progress=tell)[:, :, :grid, :grid]
+        done += count
+    assert latent is not None
+    return latent
+
+
+def _on_grid(denoiser: Denoiser, grid: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    where = positions(grid, grid, view=grid)
+
+    def flow(latent: Tensor, sigma: Tensor, prompt_embeds: Tensor) -> Tensor:
+        count = latent.shape[0]
+        predicted: Tensor = denoiser(
+            latent,
+            sigma,
+            prompt_embeds,
+            position=where.to(latent).expand(count, -1, -1, -1),
+            scale=torch.full((count,), grid / GRID, device=latent.device),
+        )
+        return predicted
+
+    return flow

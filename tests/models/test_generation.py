@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from megdt.models.denoiser import Denoiser, positions
+from megdt.models.generation import count_steps, generate_latents, grids
+from megdt.models.text_encoder import EMBEDDING
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(widths=(16, 16, 16)).eval()
+
+
+@pytest.mark.parametrize("size_px", [64, 200, 256, 264, 512, 520])
+def test_any_size_comes_out_as_asked(denoiser: Denoiser, size_px: int) -> None:
+    latents = generate_latents(
+        denoiser, torch.zeros(1, EMBEDDING), [0], size_px=size_px, steps=2, guidance_scale=2.0
+    )
+    assert latents.shape == (1, 4, size_px // 8, size_px // 8)
+
+
+def test_a_picture_does_not_depend_on_its_batch(denoiser: Denoiser) -> None:
+    embeds = torch.randn(3, EMBEDDING, generator=torch.Generator().manual_seed(1))
+    settings = {"size_px": 64, "steps": 2, "guidance_scale": 2.0}
+    together = generate_latents(denoiser, embeds, [5, 6, 7], **settings)  # type: ignore[arg-type]
+    alone = generate_latents(denoiser, embeds[1:2], [6], **settings)  # type: ignore[arg-type]
+    assert torch.allclose(together[1:2], alone, atol=1e-4)
+
+
+def test_progress_counts_every_step_of_every_grid(denoiser: Denoiser) -> None:
+    told: list[tuple[int, int]] = []
+    generate_latents(
+        denoiser, torch.zeros(1, EMBEDDING), [0], size_px=512, steps=3, guidance_scale=1.0,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    total = sum(count_steps(512, 3))
+    assert told == [(step + 1, total) for step in range(total)]
+
+
+def test_grids_go_from_a_whole_scene_to_the_size_asked() -> None:
+    for size_px in range(64, 1025, 8):
+        found = grids(size_px)
+        assert found[-1] == size_px // 8
+        assert found[0] < 56
+
+
+def test_a_crop_has_the_positions_of_its_place() -> None:
+    whole = positions(64, 64, view=64)
+    assert torch.equal(positions(32, 32, view=64, top=8, left=24), whole[:, 8:40, 24:56])
