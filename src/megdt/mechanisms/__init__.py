@@ -1,0 +1,1 @@
+"""What runs where: mechanisms as stage graphs, and the simulator that runs them."""

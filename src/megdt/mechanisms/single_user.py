@@ -1,0 +1,68 @@
+"""Mechanisms between one edge server and one user equipment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from megdt.mechanisms.stages import Job, Mechanism, Stage
+from megdt.records import Feature, Side
+
+
+def ask(job: Job) -> Feature:
+    """The user types a prompt."""
+    return Feature(kind="prompt", values=job.request.prompt)
+
+
+def embed(job: Job, prompt: Feature) -> Feature:
+    """Prompt to embedding."""
+    return Feature(kind="prompt_embeds", values=job.models.embed([prompt.values])[0])
+
+
+def denoise(job: Job, prompt_embeds: Feature) -> Feature:
+    """Noise to latent, led by the prompt."""
+    request = job.request
+    latents = job.models.denoise(
+        prompt_embeds.values[None],
+        [request.rng_seed],
+        size_px=request.size_px,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
+def decode(job: Job, seed: Feature) -> Feature:
+    """Latent to picture, told how much noise the air has left on it."""
+    noise_power = np.array([seed.noise_power], np.float32)
+    return Feature(kind="image", values=job.models.decode(seed.values[None], noise_power)[0])
+
+
+def show(job: Job, image: Feature) -> Feature:
+    """The picture as it arrived."""
+    del job
+    return image
+
+
+ES_TO_UE = Mechanism(
+    name="es_to_ue",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="denoise", side=Side.ES, inputs=("embed",), makes="seed", run=denoise),
+        Stage(name="decode", side=Side.UE, inputs=("denoise",), makes="image", run=decode),
+    ),
+)
+"""E2U (section II-C1): the ES embeds and denoises, the seed crosses the air, the UE decodes."""
+
+CENTRALIZED = Mechanism(
+    name="centralized",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="denoise", side=Side.ES, inputs=("embed",), makes="seed", run=denoise),
+        Stage(name="decode", side=Side.ES, inputs=("denoise",), makes="image", run=decode),
+        Stage(name="show", side=Side.UE, inputs=("decode",), makes="image", run=show),
+    ),
+)
+"""The baseline: the whole picture is made at the ES, and the picture crosses the air."""

@@ -1,0 +1,230 @@
+"""Scenarios: the one place that turns TOML, and options of the command line, into objects.
+
+A scenario has four tables. Every key is a field of the dataclass named here, which holds its
+default and its meaning:
+
+    [request]  records.Request     prompt, size_px, steps, guidance_scale, rng_seed
+    [plan]     records.Plan        mechanism, mode, image_bits
+    [codecs]   CODECS below        prompt, seed, image
+    [link]     link.ideal.IdealLink  snr_db, bandwidth_hz, tx_power_dbm
+
+To add a mechanism or a codec, add it to the dict here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from megdt.codecs import Codec
+from megdt.codecs.image import AnalogImageCodec, WebpCodec
+from megdt.codecs.prompt import TextCodec
+from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
+from megdt.errors import ScenarioError
+from megdt.link.ideal import IdealLink
+from megdt.mechanisms.simulate import simulate
+from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE
+from megdt.mechanisms.stages import Mechanism, Models, Progress
+from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.records import Feature, Kind, Mode, Plan, Request, Result
+
+MECHANISMS: dict[str, Mechanism] = {m.name: m for m in (ES_TO_UE, CENTRALIZED)}
+
+CODECS: dict[Kind, dict[str, Callable[[Request, Plan], Codec]]] = {
+    "prompt": {"text": lambda request, plan: TextCodec()},
+    "seed": {
+        "float32": lambda request, plan: QuantisedSeedCodec(
+            shape=seed_shape(request), precision="float32"
+        ),
+        "float16": lambda request, plan: QuantisedSeedCodec(
+            shape=seed_shape(request), precision="float16"
+        ),
+        "int8": lambda request, plan: QuantisedSeedCodec(
+            shape=seed_shape(request), precision="int8"
+        ),
+        "analog": lambda request, plan: AnalogSeedCodec(shape=seed_shape(request), mode=plan.mode),
+    },
+    "image": {
+        "webp": lambda request, plan: WebpCodec(
+            size_px=request.size_px, budget_bits=plan.image_bits
+        ),
+        "analog": lambda request, plan: AnalogImageCodec(size_px=request.size_px, mode=plan.mode),
+    },
+}
+
+DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
+    "fair": {"prompt": "text", "seed": "int8", "image": "webp"},
+    "paper": {"prompt": "text", "seed": "analog", "image": "analog"},
+}
+
+
+def seed_shape(request: Request) -> tuple[int, int, int]:
+    """Shape of the default bundle's seed for this request."""
+    side = request.size_px // FACTOR
+    return LATENT_CHANNELS, side, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One generation, complete: what is wanted, what runs where, what carries it."""
+
+    request: Request
+    plan: Plan
+    link: IdealLink
+
+    def run(
+        self,
+        models: Models,
+        *,
+        known: Mapping[str, Feature] | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Simulate it; see `mechanisms.simulate.simulate`."""
+        codecs = {
+            kind: CODECS[kind][name](self.request, self.plan)
+            for kind, name in self.plan.codecs.items()
+        }
+        return simulate(
+            MECHANISMS[self.plan.mechanism],
+            self.request,
+            models=models,
+            codecs=codecs,
+            links=dict.fromkeys(codecs, self.link),
+            known=known,
+            progress=progress,
+        )
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """The scenario as nested tables, which `parse_scenario` turns back into it."""
+        plan, link = asdict(self.plan), asdict(self.link)
+        codecs = plan.pop("codecs")
+        link.pop("mode")
+        if plan["image_bits"] is None:
+            del plan["image_bits"]
+        return {"request": asdict(self.request), "plan": plan, "codecs": codecs, "link": link}
+
+
+def load_scenario(path: Path) -> dict[str, Any]:
+    """Read a scenario file's tables.
+
+    Raises:
+        ScenarioError: If the file cannot be read, is not TOML, or has a key outside a table.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ScenarioError(
+            f"cannot read scenario {path} ({error.strerror}); check the path"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path} is not TOML: {error}") from error
+    for name in tables:
+        _table(tables, name, str(path))
+    return tables
+
+
+def override(tables: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Apply settings such as "link.snr_db=5" to a scenario's tables; values are TOML or bare words.
+
+    Raises:
+        ScenarioError: If a setting is not of the form table.key=value.
+    """
+    changed = {name: dict(table) for name, table in tables.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        table, dot, name = key.strip().partition(".")
+        if not (equals and dot and table and name):
+            raise ScenarioError(
+                f"setting {setting!r} is not table.key=value; write it like link.snr_db=5"
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        changed.setdefault(table, {})[name] = value
+    return changed
+
+
+def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Scenario:
+    """Make a scenario of its tables.
+
+    Args:
+        tables: request, plan, codecs, link; each may be left out but request.prompt.
+        source: What to call the tables in errors, such as a file's name.
+
+    Raises:
+        ScenarioError: If a table or key is not known, or a value has the wrong type.
+        RequestError, LinkError: If a value is out of range.
+    """
+    known = {"request": Request, "plan": Plan, "codecs": None, "link": IdealLink}
+    _reject_unknown(tables, tuple(known), source, "table")
+    plan = _check_table(tables, "plan", Plan, source, left_out={"codecs"})
+    mode: Mode = plan.get("mode", Plan.mode)
+    _reject_choice(mode, get_args(Mode), f"{source} [plan] mode")
+    _reject_choice(
+        plan.get("mechanism", Plan.mechanism), tuple(MECHANISMS), f"{source} [plan] mechanism"
+    )
+    chosen = _table(tables, "codecs", source)
+    _reject_unknown(chosen, tuple(CODECS), f"{source} [codecs]", "key")
+    codecs: dict[Kind, str] = {**DEFAULT_CODECS[mode], **chosen}  # type: ignore[dict-item]
+    for kind, name in codecs.items():
+        _reject_choice(name, tuple(CODECS[kind]), f"{source} [codecs] {kind}")
+    request = _check_table(tables, "request", Request, source)
+    link = _check_table(tables, "link", IdealLink, source, left_out={"mode"})
+    return Scenario(
+        request=Request(**{"prompt": "", **request}),
+        plan=Plan(**plan, codecs=codecs),
+        link=IdealLink(**link, mode=mode),
+    )
+
+
+def _table(tables: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ScenarioError(f"{source} has {name} = {table!r}, expected a table [{name}]")
+    return dict(table)
+
+
+def _check_table(
+    tables: Mapping[str, Any],
+    name: str,
+    kind: type[Any],
+    source: str,
+    left_out: Set[str] = frozenset(),
+) -> dict[str, Any]:
+    """The table's keys, each a field of the dataclass and of its type."""
+    table = _table(tables, name, source)
+    keys = tuple(field.name for field in fields(kind) if field.name not in left_out)
+    _reject_unknown(table, keys, f"{source} [{name}]", "key")
+    types = get_type_hints(kind)
+    for key, value in table.items():
+        wanted = types[key]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            table[key] = float(value)
+            continue
+        simple = {str: "text", int: "a whole number", float: "a number"}
+        expected = next((t for t in (int, float, str) if t in (wanted, *get_args(wanted))), str)
+        if not isinstance(value, expected) or isinstance(value, bool):
+            raise ScenarioError(
+                f"{source} [{name}] {key} is {value!r}, expected {simple[expected]}"
+            )
+    return table
+
+
+def _reject_unknown(found: Mapping[str, Any], known: Sequence[str], where: str, what: str) -> None:
+    for name in found:
+        if name not in known:
+            raise ScenarioError(
+                f"{where} has no {what} {name!r}; known {what}s: {', '.join(sorted(known))}"
+            )
+
+
+def _reject_choice(name: Any, known: Sequence[str], where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ScenarioError(f"{where} is {name!r}, known: {', '.join(known)}{hint}")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megdt.errors import LinkError, MegdtError, ScenarioError
+from megdt.scenario import load_scenario, override, parse_scenario
+
+ROOT = Path(__file__).parent.parent
+PROMPT = {"request": {"prompt": "lilies"}}
+
+
+def test_a_scenario_survives_its_own_table() -> None:
+    tables = {
+        "request": {"prompt": "lilies", "size_px": 512, "guidance_scale": 4},
+        "plan": {"mode": "paper", "image_bits": 9000},
+        "codecs": {"image": "webp"},
+        "link": {"snr_db": -3},
+    }
+    scenario = parse_scenario(tables)
+    assert parse_scenario(scenario.table()) == scenario
+    assert scenario.link.mode == "paper"
+
+
+def test_each_mode_has_its_own_default_codecs() -> None:
+    assert parse_scenario(PROMPT).plan.codecs["seed"] == "int8"
+    assert parse_scenario(PROMPT | {"plan": {"mode": "paper"}}).plan.codecs["seed"] == "analog"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.toml")), ids=lambda p: p.name)
+def test_every_scenario_in_the_tree_is_valid(path: Path) -> None:
+    assert parse_scenario(load_scenario(path), source=path.name)
+
+
+def test_settings_override_one_key() -> None:
+    tables = override(
+        PROMPT, ["link.snr_db=5", "codecs.seed=float16", "request.prompt=blue tulips"]
+    )
+    scenario = parse_scenario(tables)
+    assert scenario.link.snr_db == 5.0
+    assert scenario.plan.codecs["seed"] == "float16"
+    assert scenario.request.prompt == "blue tulips"
+    assert PROMPT == {"request": {"prompt": "lilies"}}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, link, plan, request"),
+        (
+            {"link": {"bandwith_hz": 1}},
+            r"\[link\] has no key 'bandwith_hz'; known keys: bandwidth_hz",
+        ),
+        ({"link": {"mode": "fair"}}, r"\[link\] has no key 'mode'"),
+        ({"link": {"snr_db": "high"}}, "snr_db is 'high', expected a number"),
+        ({"request": {"steps": 2.5}}, "steps is 2.5, expected a whole number"),
+        ({"request": {"steps": True}}, "steps is True, expected a whole number"),
+        ({"request": "lilies"}, r"expected a table \[request\]"),
+        ({"codecs": {"seed": "int9"}}, "seed is 'int9', known: .*did you mean 'int8'"),
+        ({"codecs": {"sound": "mp3"}}, "no key 'sound'"),
+        ({"plan": {"mechanism": "es_to_eu"}}, "did you mean 'es_to_ue'"),
+        ({"plan": {"mode": "unfair"}}, "known: fair, paper"),
+    ],
+)
+def test_a_wrong_scenario_is_refused(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        parse_scenario(PROMPT | tables, source="campus.toml")
+
+
+def test_an_error_names_the_file() -> None:
+    with pytest.raises(ScenarioError, match=r"^campus.toml \[link\]"):
+        parse_scenario({"link": {"snr": 1}}, source="campus.toml")
+
+
+def test_the_link_checks_its_own_numbers() -> None:
+    with pytest.raises(LinkError):
+        parse_scenario(PROMPT | {"link": {"snr_db": float("nan")}})
+
+
+def test_a_setting_of_another_form_is_refused() -> None:
+    for setting in ("snr_db=3", "link.snr_db", "=3", ".x=3"):
+        with pytest.raises(ScenarioError, match=r"is not table.key=value"):
+            override({}, [setting])
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"cannot read scenario .*No such file"):
+        load_scenario(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[link\n")
+    with pytest.raises(ScenarioError, match="is not TOML"):
+        load_scenario(tmp_path / "bad.toml")
+
+
+def test_every_error_is_in_the_tree_drawn_at_the_top() -> None:
+    from megdt import errors
+
+    names = [
+        n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, MegdtError)
+    ]
+    assert errors.__doc__ is not None
+    assert all(name in errors.__doc__ for name in names)
