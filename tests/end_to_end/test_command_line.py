@@ -1,0 +1,134 @@
+"""The installed command, as a user runs it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROMPT = "a field of red poppies at sunset"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from megdt.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("generated")
+    done = run(
+        "generate", PROMPT, "--steps", "6", "--compare", "--json", "--out", "a.png", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, json.loads(done.stdout)
+
+
+def test_generate_writes_a_picture_and_accounts_for_it(
+    generated: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, found = generated
+    with Image.open(folder / "a.png") as picture:
+        assert picture.size == (256, 256)
+    assert found["latent_shape"] == [4, 32, 32]
+    seed = next(c for c in found["ledger"]["crossings"] if c["kind"] == "seed")
+    assert seed["bits"] == 8 * 4096
+    assert found["bits"] == 8 * 4096 + 8 * len(PROMPT)
+    assert set(found["compute_s"]) == {"UE ask", "ES embed", "ES denoise", "UE decode"}
+    assert found["psnr_db"] > 30
+    assert found["energy_j"] > 0
+    assert found["airtime_s"] == pytest.approx(found["channel_uses"] / 1e6)
+
+
+def test_compare_writes_a_labelled_figure(generated: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = generated
+    with Image.open(folder / "a-compare.png") as figure:
+        assert figure.width > 3 * 256
+    # Equal channel uses, but for the prompt that both send.
+    assert found["centralized"]["channel_uses"] <= found["channel_uses"] + 1
+
+
+def test_recall_makes_the_same_picture_bit_for_bit(generated: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = generated
+    done = run("recall", "a.png", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"file": "a-recalled.png", "identical": True}
+    first, again = (np.asarray(Image.open(folder / n)) for n in ("a.png", "a-recalled.png"))
+    assert (first == again).all()
+
+
+def test_paper_mode_sends_the_seed_as_raw_analog_values(tmp_path: Path) -> None:
+    done = run(
+        "generate", PROMPT, "--mode", "paper", "--snr-db", "0", "--steps", "2", "--size", "64",
+        "--json", "--out", "p.png", cwd=tmp_path,
+    )  # fmt: skip
+    seed = json.loads(done.stdout)["ledger"]["crossings"][1]
+    assert (seed["codec"], seed["bits"], seed["paper_bits"]) == ("AnalogSeedCodec", 0, 32 * 256)
+
+
+def test_the_summary_says_where_the_picture_is(tmp_path: Path) -> None:
+    done = run("generate", "one blue lily", "--steps", "1", "--size", "64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"picture: {tmp_path / 'one-blue-lily.png'}" in done.stdout
+    assert "seed: ES to UE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", " "), "prompt is empty"),
+        (("generate",), "prompt is empty"),
+        (("generate", "x", "--size", "100"), "needs a multiple of 8; take 96 or 104"),
+        (("generate", "x", "--size", "4096"), "size_px is 4096, it goes from 64 to 1024"),
+        (("generate", "x", "--snr-db", "loud"), "Invalid value for '--snr-db'"),
+        (("generate", "x", "--snr-db", "nan"), "snr_db is nan"),
+        (("generate", "x", "--codec", "jpeg"), "seed is 'jpeg', known: float32, float16"),
+        (("generate", "x", "--set", "link.bandwith_hz=1"), "has no key 'bandwith_hz'"),
+        (("generate", "x", "--scenario", "none.toml"), "cannot read scenario none.toml"),
+        (("generate", "x", "--out", "none/a.png"), "output folder none does not exist"),
+        (("generate", "x", "--out", "/proc/a.png"), "cannot write in /proc"),
+        (("generate", "x", "--colour"), "No such option"),
+        (("recall", "none.png"), "cannot read none.png (No such file or directory)"),
+        (("paint",), "No such command 'paint'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_lists_checked_cards(tmp_path: Path) -> None:
+    done = run("models", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    names = {model["name"] for model in found["models"]}
+    assert {"text_encoder", "denoiser", "encoder", "decoder"} <= names
+    for model in found["models"]:
+        assert {"data", "steps", "seconds", "metrics", "sha256", "recipe"} <= model.keys(), model[
+            "name"
+        ]
+
+
+def test_doctor_finds_a_healthy_installation(tmp_path: Path) -> None:
+    done = run("doctor", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["healthy"] is True
+
+
+def test_help_shows_every_command(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    for command in ("generate", "recall", "models", "doctor"):
+        assert command in done.stdout
