@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test check lock clean
 
@@ -15,17 +15,19 @@ test: $(VENV)/.dev  ## install, then lint, types and every test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --doctest-modules
 
+# torch comes with what its own build needs, which differs between machines; the rest is pinned.
 $(VENV)/.run: requirements/run.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/run.lock
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) torch==2.13.0
+	$(PIP) --no-deps -r requirements/run.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
-	$(PIP) -r requirements/dev.lock
+	$(PIP) --no-deps -r requirements/dev.lock
 	touch $@
 
-lock: $(VENV)/.dev  ## pin what is installed now
+lock:  ## pin what is installed now
 	$(BIN)/python requirements/lock.py
 
 clean:

@@ -2,6 +2,7 @@
 
     python recipes/data.py --photos FOLDER ...        # once
     python recipes/autoencoder.py --minutes 40
+    python recipes/autoencoder.py --minutes 15 --rate 6e-4 --decoder-alone
 
 Data: crops of garden views at 256, 512 and 1024 pixels, and of photographs. Loss: squared error,
 heavier where the picture has detail (sky and grass would otherwise pay for soft flowers), plus
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import CACHE, CROP
+from data import CACHE, CROP, HELD_OUT
 from torch import Tensor
 from torch.nn import functional
 from training import Average, Run, pick_device, save_model
 
 from megdt.models.autoencoder import Decoder, Encoder
+from megdt.models.quality import psnr_db
+from megdt.worlds.garden import draw_view
 
 BATCH = 16
 SHARES = {"views": 10, "close_crops": 3, "photo_crops": 3}
@@ -64,16 +67,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--decoder-alone", action="store_true", help="go on with a fixed encoder")
     arguments = parser.parse_args()
     device = pick_device()
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
     sources = {n: np.load(arguments.cache / f"{n}.npy", mmap_mode="r") for n in SHARES}
     model = torch.nn.ModuleDict({"encoder": Encoder(), "decoder": Decoder()})
     model.to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+    joint = arguments.cache / "autoencoder.pt"
+    trained = model
+    name = "autoencoder"
+    if arguments.decoder_alone:
+        # From here on the latents are what they will be: standardised by the running averages.
+        model.load_state_dict(torch.load(joint, weights_only=True)["average"])
+        model["encoder"].eval().requires_grad_(False)
+        trained, name = model["decoder"], "decoder"
+    optimiser = torch.optim.AdamW(trained.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     run = Run(
-        arguments.cache / "autoencoder.pt",
+        arguments.cache / f"{name}.pt",
         steps=arguments.steps,
         minutes=arguments.minutes,
         rate=arguments.rate,
@@ -83,7 +93,41 @@ def main() -> None:
         model.load_state_dict(kept["model"])
         optimiser.load_state_dict(kept["optimiser"])
         average.values = kept["average"]
-        rng = np.random.default_rng(run.step)
+    train(model, optimiser, run, average, sources, device)
+    model.load_state_dict(average.values)
+    metrics = measure(model.cpu().eval())
+    print(metrics)
+    joint_run = Run(joint, steps=1, minutes=1, rate=0)
+    joint_run.load()
+    tasks = {"encoder": "picture to latent", "decoder": "latent to picture"}
+    for half, task in tasks.items():
+        if arguments.decoder_alone and half == "encoder":
+            continue
+        alone = f", then {run.step} steps alone" if arguments.decoder_alone else ""
+        seconds = joint_run.seconds + (run.used_s() if arguments.decoder_alone else 0)
+        card = {
+            "task": task,
+            "recipe": "recipes/autoencoder.py",
+            "data": ", ".join(f"{n.replace('_', ' ')} ({len(p)})" for n, p in sources.items())
+            + alone,
+            "steps": joint_run.step + (run.step if arguments.decoder_alone else 0),
+            "batch": BATCH,
+            "seconds": round(seconds),
+            "metrics": metrics,
+        }
+        save_model(half, average.of(half), card)
+
+
+def train(
+    model: torch.nn.ModuleDict,
+    optimiser: torch.optim.Optimizer,
+    run: Run,
+    average: Average,
+    sources: dict[str, np.ndarray],
+    device: torch.device,
+) -> None:
+    rng = np.random.default_rng(run.step)
+    torch.manual_seed(run.step)
     while run.share() < 1:
         for group in optimiser.param_groups:
             group["lr"] = run.learning_rate()
@@ -109,33 +153,31 @@ def main() -> None:
         if run.step % 100 == 0:
             clean = ~noisy.to(device)
             mse = (decoded[clean].float().clamp(-1, 1) - image[clean]).square().mean((1, 2, 3)) / 4
-            psnr = -10 * mse.log10()
-            print(
-                f"{run.step} {run.used_s():.0f} s loss {loss:.4f} psnr {psnr.mean():.2f}",
-                flush=True,
-            )
+            psnr = -10 * mse.log10().mean()
+            print(f"{run.step} {run.used_s():.0f} s loss {loss:.4f} psnr {psnr:.2f}", flush=True)
         if run.step % 1000 == 0 or run.share() >= 1:
             run.save(
                 model=model.state_dict(), optimiser=optimiser.state_dict(), average=average.values
             )
-    for half in ("encoder", "decoder"):
-        weights = {
-            k.removeprefix(half + "."): v for k, v in average.values.items() if k.startswith(half)
-        }
-        weights.pop("standardise.num_batches_tracked", None)
-        save_model(
-            half,
-            weights,
-            {
-                "task": {"encoder": "picture to latent", "decoder": "latent to picture"}[half],
-                "recipe": "recipes/autoencoder.py",
-                "data": f"garden views ({len(sources['views'])}), close crops ({len(sources['close_crops'])}), "
-                f"photograph crops ({len(sources['photo_crops'])})",
-                "steps": run.step,
-                "batch": BATCH,
-                "seconds": round(run.used_s()),
-            },
-        )
+
+
+@torch.inference_mode()
+def measure(model: torch.nn.ModuleDict) -> dict[str, float]:
+    """PSNR on held-out views, over the picture and inside the flowers' masks."""
+    whole, inside = [], []
+    for seed in range(HELD_OUT, HELD_OUT + 100):
+        garden, view = draw_view(seed)
+        image, mask = garden.render(view), garden.flower_mask(view)
+        batch = torch.from_numpy(image)[None].permute(0, 3, 1, 2).float() / 127.5 - 1
+        decoded = (model["decoder"](model["encoder"](batch)) * 127.5 + 127.5).round().clamp(0, 255)
+        again = decoded[0].permute(1, 2, 0).to(torch.uint8).numpy()
+        whole.append(psnr_db(again, image))
+        if mask.sum() > 200:
+            inside.append(psnr_db(again[mask][None], image[mask][None]))
+    return {
+        "held_out_psnr_db": round(float(np.mean(whole)), 2),
+        "held_out_psnr_inside_flowers_db": round(float(np.mean(inside)), 2),
+    }
 
 
 if __name__ == "__main__":

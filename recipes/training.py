@@ -32,6 +32,15 @@ class Average:
         self.decay = decay
         self.values = {k: v.detach().float().clone() for k, v in model.state_dict().items()}
 
+    def of(self, part: str) -> dict[str, Tensor]:
+        """The averaged weights of one part of the model, named as in that part."""
+        start = part + "."
+        return {
+            key.removeprefix(start): value
+            for key, value in self.values.items()
+            if key.startswith(start) and not key.endswith("num_batches_tracked")
+        }
+
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))

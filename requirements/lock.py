@@ -1,6 +1,7 @@
 """Pin what is installed: run.lock is megdt with its dependencies, dev.lock the rest.
 
-Both are installed with --no-deps, so nothing that is not listed here gets in.
+Both are installed with --no-deps, so nothing that is not listed here gets in. torch is not listed:
+its builds differ in what they need, so the Makefile names its version and pip brings the rest.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def main() -> None:
     declared = [Requirement(text) for text in metadata.requires("megdt") or []]
     direct = [r.name for r in declared if r.marker is None]
     extra = [r.name for r in declared if r.marker is not None]
-    run = closure([*direct, "setuptools"])
-    dev = closure([*extra, "stlpips-pytorch", "packaging"]) - run
+    # The build needs a newer setuptools than a fresh virtual environment has.
+    run = closure(direct) - closure(["torch"]) | {"setuptools"}
+    dev = closure([*extra, "stlpips-pytorch", "packaging"]) - run - closure(["torch"])
     for name, packages in (("run.lock", run), ("dev.lock", dev)):
         lines = [f"{package}=={metadata.version(package)}" for package in sorted(packages)]
         # A local version label such as +cpu names a build, and an index need not know it.

@@ -17,7 +17,7 @@ import typer
 from megdt.errors import MegdtError
 
 if TYPE_CHECKING:
-    from megdt.mechanisms.stages import Progress
+    from megdt.mechanisms.stages import StageProgress
 
 # Heavy modules are imported inside the commands, so that --help is instant.
 
@@ -132,24 +132,34 @@ def generate(
     for table, values in options.items():
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
-    wanted = parse_scenario(
-        tables, source=str(scenario) if scenario is not None else "command line"
-    )
+    source = str(scenario) if scenario is not None else "command line"
+    wanted = parse_scenario(tables, source=source)
+    if compare:
+        report.check_comparable(wanted)
     path = out if out is not None else name_picture(wanted.request.prompt, Path.cwd())
-    check_writable(path)
+    figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
+    for target in (path, figure_path):
+        if target is not None:
+            check_writable(target)
 
     from megdt.models.bundle import Bundle
+    from megdt.models.text_encoder import MAX_WORDS, split_words
 
+    count = len(split_words(wanted.request.prompt, limit=None))
+    if count == 0:
+        typer.echo("note: the prompt has no word in Latin letters; any meadow may come", err=True)
+    elif count > MAX_WORDS:
+        typer.echo(f"note: the first {MAX_WORDS} of {count} words are read", err=True)
     bundle = Bundle()
+    data = report.recall_data(wanted, bundle)
     with _progress_bar() as progress:
         outcome = report.generate(wanted, bundle, compare=compare, progress=progress)
-    save_picture(path, outcome.result.image, report.recall_data(wanted, bundle))
-    figure_path = None
-    if compare:
-        figure_path = path.with_name(f"{path.stem}-compare.png")
-        save_picture(figure_path, report.draw_figure(outcome), report.recall_data(wanted, bundle))
+    figure = report.draw_figure(outcome) if compare else None
+    save_picture(path, outcome.result.image, data)
+    if figure is not None and figure_path is not None:
+        save_picture(figure_path, figure)
     if as_json:
-        typer.echo(json.dumps(report.as_json(outcome, path, figure_path)))
+        _print_json(report.as_json(outcome, path, figure_path))
     else:
         report.print_summary(outcome, path, figure_path)
 
@@ -172,21 +182,22 @@ def recall(
     from megdt.models.bundle import Bundle
     from megdt.pictures import check_writable, read_recall, save_picture
 
-    pixels, data = read_recall(picture)
+    pixels, made = read_recall(picture)
     bundle = Bundle()
-    wanted = report.recalled_scenario(data, bundle, picture)
+    wanted = report.recalled_scenario(made, bundle, picture)
     path = out if out is not None else picture.with_name(f"{picture.stem}-recalled.png")
     check_writable(path)
+    data = report.recall_data(wanted, bundle)
     with _progress_bar() as progress:
-        image = wanted.run(bundle, progress=progress).image
-    save_picture(path, image, report.recall_data(wanted, bundle))
+        image = report.generate(wanted, bundle, compare=False, progress=progress).result.image
+    save_picture(path, image, data)
     same = image.shape == pixels.shape and bool((image == pixels).all())
     if as_json:
-        typer.echo(json.dumps({"file": str(path), "identical": same}))
+        _print_json({"file": str(path), "identical": same})
+    elif same:
+        typer.echo(f"{path}: identical to {picture}, bit for bit")
     else:
-        typer.echo(
-            f"{path}: {'identical, bit for bit' if same else 'differs from ' + str(picture)}"
-        )
+        typer.echo(f"{path}: differs from {picture}: {report.explain_difference(made, data)}")
     if not same:
         raise typer.Exit(1)
 
@@ -195,21 +206,43 @@ def recall(
 def models(as_json: JsonOption = False) -> None:
     """List the models of the bundle: what they do, how they were trained, what they measure."""
     from megdt import report
+    from megdt.models.bundle import Bundle
 
-    report.print_models(as_json=as_json)
+    bundle = Bundle()
+    cards = report.read_cards(bundle)
+    if as_json:
+        _print_json({"bundle_sha256": bundle.checksum, "models": cards})
+    else:
+        report.print_models(cards, bundle.checksum)
 
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed, what is missing, and the command that installs it."""
-    from megdt import report
+    from dataclasses import asdict
 
-    if not report.print_doctor(as_json=as_json):
+    from megdt.doctor import examine
+
+    findings = examine()
+    healthy = all(finding.ok for finding in findings if finding.needed)
+    if as_json:
+        _print_json({"healthy": healthy, "parts": [asdict(finding) for finding in findings]})
+    else:
+        width = max(len(finding.part) for finding in findings)
+        for finding in findings:
+            mark = "ok  " if finding.ok else "MISS" if finding.needed else "opt "
+            todo = "" if finding.ok else f"   to install: {finding.fix}"
+            typer.echo(f"{mark} {finding.part:{width}}  {finding.found}{todo}")
+    if not healthy:
         raise typer.Exit(1)
 
 
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
 @contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
+def _progress_bar() -> Iterator[StageProgress | None]:
     """A progress bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
         yield None

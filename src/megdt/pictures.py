@@ -29,27 +29,28 @@ def check_writable(path: Path) -> None:
         OutputError: If the folder does not exist or cannot be written, or the path is a folder.
     """
     folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(
-            f"output folder {folder} does not exist; make it first: mkdir -p {folder}"
-        )
-    if path.is_dir():
-        raise OutputError(
-            f"{path} is a folder, expected the name of a picture; take {path / 'picture.png'}"
-        )
-    if path.suffix.lower() != ".png":
-        raise OutputError(
-            f"{path.name} does not end in .png, and only PNG keeps the recall data; name it {path.stem}.png"
-        )
     try:
+        if not folder.is_dir():
+            raise OutputError(
+                f"output folder {folder} does not exist; make it first: mkdir -p {folder}"
+            )
+        if path.is_dir():
+            raise OutputError(
+                f"{path} is a folder, expected a file name; take {path / 'picture.png'}"
+            )
         # The only sure test is to write: permission bits say nothing on read-only disks.
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=".megdt-")
+        os.close(descriptor)
+        Path(name).unlink()
     except OSError as error:
         raise OutputError(
-            f"cannot write in {folder} ({error.strerror}); choose another folder with --out"
+            f"cannot write {path} ({error.strerror}); choose another place with --out"
         ) from error
-    os.close(descriptor)
-    Path(name).unlink()
+    if path.suffix.lower() != ".png":
+        raise OutputError(
+            f"{path.name} does not end in .png, and only PNG keeps the recall data; "
+            f"name it {path.stem}.png"
+        )
 
 
 def name_picture(prompt: str, folder: Path) -> Path:
@@ -61,8 +62,10 @@ def name_picture(prompt: str, folder: Path) -> Path:
     return path
 
 
-def save_picture(path: Path, image: NDArray[np.uint8], recall: Mapping[str, Any]) -> None:
-    """Write a PNG with recall data in it, whole or not at all.
+def save_picture(
+    path: Path, image: NDArray[np.uint8], recall: Mapping[str, Any] | None = None
+) -> None:
+    """Write a PNG, with recall data in it if there is any, whole or not at all.
 
     Args:
         path: Where to.
@@ -73,7 +76,8 @@ def save_picture(path: Path, image: NDArray[np.uint8], recall: Mapping[str, Any]
         OutputError: If the file cannot be written.
     """
     info = PngInfo()
-    info.add_itxt(RECALL_KEY, json.dumps(recall, ensure_ascii=False))
+    if recall is not None:
+        info.add_itxt(RECALL_KEY, json.dumps(recall, ensure_ascii=False))
     info.add_text("Software", "megdt")
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".megdt-", suffix=".png")
@@ -131,6 +135,7 @@ def draw_comparison(
         RGB. [height, width, 3]
     """
     side, gap = max(256, min(512, panels[0][0].shape[0])), 24
+    title = " ".join(title.split())
     heading, small = (ImageFont.load_default(size) for size in (19, 15))
     lines = max(len(notes) for _, _, notes in panels)
     width = gap + len(panels) * (side + gap)

@@ -5,7 +5,7 @@ Request -> Feature -> Packet -> Delivery -> Feature -> ... -> Result, and a Ledg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -33,7 +33,7 @@ Kind = Literal["prompt", "prompt_embeds", "seed", "image"]
 """What a feature is. A seed is a latent that crosses the air (never a random seed)."""
 
 
-MIN_SIZE_PX, MAX_SIZE_PX, MAX_STEPS = 64, 1024, 500
+MIN_SIZE_PX, MAX_SIZE_PX, MAX_STEPS = 256, 1024, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,19 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise RequestError('prompt is empty; say what to draw, such as "red poppies at sunset"')
+        try:
+            self.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"prompt has a character that is not text at position {error.start}; "
+                "give it in the terminal's own encoding"
+            ) from error
         _check_range("size_px", self.size_px, MIN_SIZE_PX, MAX_SIZE_PX)
         if self.size_px % 8:
             below = self.size_px // 8 * 8
             raise RequestError(
                 f"size_px is {self.size_px}, the autoencoder needs a multiple of 8; "
-                f"take {max(below, MIN_SIZE_PX)} or {below + 8}"
+                f"take {below} or {below + 8}"
             )
         _check_range("steps", self.steps, 1, MAX_STEPS)
         _check_range("guidance_scale", self.guidance_scale, 0, 30)
@@ -109,7 +116,7 @@ class Delivery:
     noise_power: float = 0.0
     """Mean square of the noise per symbol, known to the receiver."""
     channel_uses: int = 0
-    """Complex in `fair` mode, real in `paper` mode."""
+    """Complex ones; two real symbols of `paper` mode count as one."""
     airtime_s: float = 0.0
     energy_j: float = 0.0
 
@@ -124,10 +131,11 @@ class Crossing:
     to_side: Side
     kind: Kind
     codec: str
+    """Class and settings of the codec."""
     values: int
     """Numbers in the feature before coding; the paper counts 32 bits for each."""
     bits: int
-    """Payload and headers under the digital link; 0 for analog symbols."""
+    """All that goes under the digital link; analog symbols are in channel_uses alone."""
     channel_uses: int
     airtime_s: float
     energy_j: float
@@ -141,9 +149,11 @@ class Crossing:
 
 @dataclass(frozen=True, kw_only=True)
 class Computation:
-    """One line of the ledger: a stage ran."""
+    """One line of the ledger: something was computed to get a stage done."""
 
     stage: str
+    task: str
+    """"run", or "encode KIND" and "decode KIND" of a feature that crossed to the stage."""
     side: Side
     seconds: float
     """Measured on the machine that ran it."""
@@ -179,8 +189,12 @@ class Ledger:
         return radiated + sum(c.energy_j for c in self.computations)
 
     def compute_s(self) -> dict[str, float]:
-        """Seconds by "SIDE stage"."""
-        return {f"{c.side} {c.stage}": c.seconds for c in self.computations}
+        """Seconds by side and stage, and by side and what was done to a feature that crossed."""
+        seconds: dict[str, float] = {}
+        for line in self.computations:
+            name = f"{line.side} {line.stage if line.task == 'run' else line.task}"
+            seconds[name] = seconds.get(name, 0.0) + line.seconds
+        return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +208,18 @@ class Plan:
     image_bits: int | None = None
     """Budget for image codecs that have a rate; None for no limit."""
 
+    def __post_init__(self) -> None:
+        if self.image_bits is not None:
+            _check_range("image_bits", self.image_bits, 0, 2**40)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some stages of a generation that are done, with what they have cost."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -204,3 +230,12 @@ class Result:
     ledger: Ledger
     features: Mapping[str, Feature]
     """What every stage made, by its name."""
+
+    def part(self, stages: Collection[str]) -> Part:
+        """What these stages made and cost, to start another generation from."""
+        ledger = Ledger(
+            crossings=tuple(c for c in self.ledger.crossings if c.target in stages),
+            computations=tuple(c for c in self.ledger.computations if c.stage in stages),
+        )
+        features = {name: f for name, f in self.features.items() if name in stages}
+        return Part(ledger=ledger, features=features)

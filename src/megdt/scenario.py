@@ -28,9 +28,9 @@ from megdt.errors import ScenarioError
 from megdt.link.ideal import IdealLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE
-from megdt.mechanisms.stages import Mechanism, Models, Progress
+from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
-from megdt.records import Feature, Kind, Mode, Plan, Request, Result
+from megdt.records import Kind, Mode, Part, Plan, Request, Result
 
 MECHANISMS: dict[str, Mechanism] = {m.name: m for m in (ES_TO_UE, CENTRALIZED)}
 
@@ -80,8 +80,8 @@ class Scenario:
         self,
         models: Models,
         *,
-        known: Mapping[str, Feature] | None = None,
-        progress: Progress | None = None,
+        done: Part | None = None,
+        progress: StageProgress | None = None,
     ) -> Result:
         """Simulate it; see `mechanisms.simulate.simulate`."""
         codecs = {
@@ -94,7 +94,7 @@ class Scenario:
             models=models,
             codecs=codecs,
             links=dict.fromkeys(codecs, self.link),
-            known=known,
+            done=done,
             progress=progress,
         )
 
@@ -115,12 +115,12 @@ def load_scenario(path: Path) -> dict[str, Any]:
         ScenarioError: If the file cannot be read, is not TOML, or has a key outside a table.
     """
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScenarioError(
             f"cannot read scenario {path} ({error.strerror}); check the path"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, not TOML, or a number too long to read
         raise ScenarioError(f"{path} is not TOML: {error}") from error
     for name in tables:
         _table(tables, name, str(path))
@@ -142,9 +142,11 @@ def override(tables: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
                 f"setting {setting!r} is not table.key=value; write it like link.snr_db=5"
             )
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
+            parsed = tomllib.loads(f"value = {text}")
+        except (tomllib.TOMLDecodeError, ValueError):
+            parsed = {}
+        # A line break in the text could bring further keys; then it is not a value but a word.
+        value = parsed["value"] if len(parsed) == 1 else text.strip()
         changed.setdefault(table, {})[name] = value
     return changed
 
@@ -204,7 +206,8 @@ def _check_table(
     for key, value in table.items():
         wanted = types[key]
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            table[key] = float(value)
+            # Beyond the range of floats it is out of everybody's range, which is infinity's error.
+            table[key] = float(value) if abs(value) < 1e300 else float("inf")
             continue
         simple = {str: "text", int: "a whole number", float: "a number"}
         expected = next((t for t in (int, float, str) if t in (wanted, *get_args(wanted))), str)

@@ -33,8 +33,11 @@ def test_webp_gets_better_with_its_budget(picture: Feature) -> None:
     assert quality[-1] > 30
 
 
-def test_a_hopeless_budget_is_overrun_and_charged(picture: Feature) -> None:
-    assert WebpCodec(size_px=128, budget_bits=8).encode(picture).bits > 8
+def test_where_nothing_fits_nothing_is_sent_and_grey_is_shown(picture: Feature) -> None:
+    codec = WebpCodec(size_px=128, budget_bits=8)
+    packet = codec.encode(picture)
+    assert packet.bits == 0
+    assert (codec.decode(Delivery(payload=packet.payload)).values == 128).all()
 
 
 def test_what_is_not_webp_is_refused() -> None:
@@ -50,16 +53,24 @@ def test_analog_pixels_come_back_without_noise(picture: Feature, mode: str) -> N
     assert np.abs(again.values.astype(int) - picture.values).max() <= 1
 
 
-def test_fair_pixels_are_shrunk_towards_grey_by_what_noise_is_left(picture: Feature) -> None:
+def test_fair_pixels_have_zero_mean_and_their_means_are_charged(picture: Feature) -> None:
+    packet = AnalogImageCodec(size_px=128).encode(picture)
+    assert packet.symbols is not None
+    assert abs(packet.symbols.mean()) < 0.01
+    assert packet.bits == 4 * 16
+
+
+def test_fair_pixels_are_shrunk_towards_their_mean_by_what_noise_is_left(picture: Feature) -> None:
     codec = AnalogImageCodec(size_px=128)
     packet = codec.encode(picture)
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2, packet.symbols.size)) * np.sqrt(10 / 2)  # type: ignore[union-attr]
     symbols = packet.symbols + noise[0] + 1j * noise[1]
     again = codec.decode(Delivery(payload=packet.payload, symbols=symbols, noise_power=10.0))
-    # LMMSE at -10 dB: an error near the picture's own variance, not ten times that.
-    error = np.mean((again.values / 255 - picture.values / 255) ** 2)
-    assert error < 1.1 * np.mean((picture.values / 255 - 0.5) ** 2)
+    # LMMSE at -10 dB: the error is 10 / 11 of the picture's own variance, not ten times it.
+    values = picture.values / 255
+    error = np.mean((again.values / 255 - values) ** 2)
+    assert error == pytest.approx(10 / 11 * np.mean((values - values.mean((0, 1))) ** 2), rel=0.05)
 
 
 def test_a_picture_of_another_size_is_refused(picture: Feature) -> None:

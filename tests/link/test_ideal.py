@@ -46,5 +46,23 @@ def test_an_snr_out_of_range_is_refused(snr_db: float) -> None:
 
 @pytest.mark.parametrize("bandwidth_hz", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_bandwidth_that_is_no_bandwidth_is_refused(bandwidth_hz: float) -> None:
-    with pytest.raises(LinkError, match="a link needs a positive number"):
+    with pytest.raises(LinkError, match="this link takes 1 to 1e12"):
         IdealLink(bandwidth_hz=bandwidth_hz)
+
+
+@pytest.mark.parametrize("tx_power_dbm", [4000.0, float("nan"), float("-inf")])
+def test_a_power_out_of_range_is_refused(tx_power_dbm: float) -> None:
+    with pytest.raises(LinkError, match="this link takes -100 to 100"):
+        IdealLink(tx_power_dbm=tx_power_dbm)
+
+
+def test_a_codec_cannot_buy_snr_with_uncounted_power() -> None:
+    with pytest.raises(LinkError, match="symbols have mean power 1e"):
+        IdealLink().send(Packet(symbols=np.full(64, 100, np.complex64)), rng())
+
+
+def test_symbols_of_the_other_mode_are_refused() -> None:
+    with pytest.raises(LinkError, match="symbols are real, the link is in fair mode"):
+        IdealLink().send(Packet(symbols=np.ones(4, np.float32)), rng())
+    with pytest.raises(LinkError, match="symbols are complex, the link is in paper mode"):
+        IdealLink(mode="paper").send(Packet(symbols=np.ones(4, np.complex64)), rng())

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
@@ -12,11 +10,11 @@ from megdt.link.ideal import IdealLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import ES_TO_UE
 from megdt.mechanisms.stages import Mechanism, Stage
-from megdt.records import Delivery, Feature, Packet, Request, Side
+from megdt.records import Delivery, Feature, Packet, Part, Request, Side
 from tests.conftest import PlainModels
 
-REQUEST = Request(prompt="red poppies", size_px=64, steps=3)
-SHAPE = (4, 8, 8)
+REQUEST = Request(prompt="red poppies", size_px=256, steps=3)
+SHAPE = (4, 32, 32)
 LINK = IdealLink(snr_db=10)
 LINKS = {"prompt": LINK, "seed": LINK}
 
@@ -24,16 +22,26 @@ LINKS = {"prompt": LINK, "seed": LINK}
 def test_every_stage_and_every_crossing_is_in_the_ledger(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
     result = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
-    assert [c.stage for c in result.ledger.computations] == ["ask", "embed", "denoise", "decode"]
+    assert [(c.side, c.stage, c.task) for c in result.ledger.computations] == [
+        ("UE", "ask", "run"),
+        ("UE", "embed", "encode prompt"),
+        ("ES", "embed", "decode prompt"),
+        ("ES", "embed", "run"),
+        ("ES", "denoise", "run"),
+        ("ES", "decode", "encode seed"),
+        ("UE", "decode", "decode seed"),
+        ("UE", "decode", "run"),
+    ]
+    assert set(result.ledger.compute_s()) >= {"UE ask", "ES denoise", "ES encode seed", "UE decode"}
     prompt, seed = result.ledger.crossings
     assert (prompt.from_side, prompt.to_side, prompt.bits) == (Side.UE, Side.ES, 8 * 11)
-    assert (seed.from_side, seed.to_side, seed.bits) == (Side.ES, Side.UE, 8 * 256)
-    assert seed.paper_bits == 32 * 256
+    assert (seed.from_side, seed.to_side, seed.bits) == (Side.ES, Side.UE, 8 * 4096)
+    assert seed.paper_bits == 32 * 4096
     assert result.ledger.bits == prompt.bits + seed.bits
     assert result.ledger.channel_uses == prompt.channel_uses + seed.channel_uses
     energies = [line.energy_j for line in (*result.ledger.crossings, *result.ledger.computations)]
     assert result.ledger.energy_j == pytest.approx(sum(energies))
-    assert result.image.shape == (64, 64, 3)
+    assert result.image.shape == (256, 256, 3)
 
 
 def test_the_same_request_gives_the_same_picture(models: PlainModels) -> None:
@@ -47,10 +55,10 @@ def test_the_same_request_gives_the_same_picture(models: PlainModels) -> None:
 
 def test_noise_depends_on_the_rng_seed(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
-    other = Request(prompt="red poppies", size_px=64, steps=3, rng_seed=1)
-    known = {"denoise": Feature(kind="seed", values=np.zeros(SHAPE, np.float32) + 1)}
+    other = Request(prompt="red poppies", size_px=256, steps=3, rng_seed=1)
+    done = Part(features={"denoise": Feature(kind="seed", values=np.ones(SHAPE, np.float32))})
     first, second = (
-        simulate(ES_TO_UE, r, models=models, codecs=codecs, links=LINKS, known=known).image  # type: ignore[arg-type]
+        simulate(ES_TO_UE, r, models=models, codecs=codecs, links=LINKS, done=done).image  # type: ignore[arg-type]
         for r in (REQUEST, other)
     )
     assert (first != second).any()
@@ -64,15 +72,40 @@ def test_the_decoder_is_told_the_noise_of_the_air(models: PlainModels) -> None:
     assert models.noise_power[0] == pytest.approx(0.1, rel=0.2)
 
 
-def test_known_stages_are_neither_run_nor_charged_again(models: PlainModels) -> None:
+def test_stages_that_are_done_are_not_run_again_and_keep_their_cost(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
     first = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
-    known = {k: f for k, f in first.features.items() if k != "decode"}
-    again = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, known=known)  # type: ignore[arg-type]
+    part = first.part({"ask", "embed", "denoise"})
+    again = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, done=part)  # type: ignore[arg-type]
     assert models.denoised == 1
-    assert [c.stage for c in again.ledger.computations] == ["decode"]
-    assert [c.kind for c in again.ledger.crossings] == ["seed"]
+    assert again.ledger.bits == first.ledger.bits
+    assert again.ledger.computations[:5] == first.ledger.computations[:5]
+    assert len(again.ledger.computations) == len(first.ledger.computations)
     assert (again.image == first.image).all()
+
+
+def test_a_stage_that_is_done_must_be_there(models: PlainModels) -> None:
+    done = Part(features={"paint": Feature(kind="seed", values=np.ones(SHAPE, np.float32))})
+    with pytest.raises(MechanismError, match="stage 'paint' is done, but es_to_ue has no such"):
+        simulate(ES_TO_UE, REQUEST, models=models, codecs={}, links={}, done=done)
+
+
+def test_a_side_that_has_a_feature_needs_it_only_once(models: PlainModels) -> None:
+    decode = ES_TO_UE.stages[-1]
+    twice = Mechanism(name="twice", stages=(
+        *ES_TO_UE.stages,
+        Stage(name="again", side=Side.UE, inputs=("denoise",), makes="image", run=decode.run),
+    ))  # fmt: skip
+    codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
+    result = simulate(twice, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
+    assert [c.kind for c in result.ledger.crossings] == ["prompt", "seed"]
+    assert (result.features["again"].values == result.features["decode"].values).all()
+
+
+def test_a_stage_makes_what_it_says(models: PlainModels) -> None:
+    liar = Stage(name="lie", side=Side.UE, makes="image", run=ES_TO_UE.stages[0].run)
+    with pytest.raises(MechanismError, match="'lie' of m made a prompt, it says it makes a image"):
+        simulate(Mechanism(name="m", stages=(liar,)), REQUEST, models=models, codecs={}, links={})
 
 
 def test_the_simulator_knows_no_mechanism(models: PlainModels) -> None:
@@ -96,18 +129,23 @@ def test_a_crossing_without_codec_is_refused(models: PlainModels) -> None:
 
 
 def test_a_codec_cannot_pass_anything_by_the_link(models: PlainModels) -> None:
-    """Whatever decode returns can only depend on what send delivered."""
+    class CheatingCodec:
+        """Sends nothing and remembers the seed instead."""
 
-    @dataclass(frozen=True)
-    class DeafLink:
-        def send(self, packet: Packet, rng: np.random.Generator) -> Delivery:
-            return Delivery()
+        kept: Feature | None = None
 
-    codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
-    with pytest.raises(CodecError, match="0 analog symbols arrived"):
-        simulate(
-            ES_TO_UE, REQUEST, models=models, codecs=codecs, links={"prompt": LINK, "seed": DeafLink()}  # type: ignore[arg-type]
-        )  # fmt: skip
+        def encode(self, feature: Feature) -> Packet:
+            self.kept = feature
+            return Packet()
+
+        def decode(self, delivery: Delivery) -> Feature:
+            if self.kept is None:
+                raise CodecError("nothing arrived")
+            return self.kept
+
+    codecs = {"prompt": TextCodec(), "seed": CheatingCodec()}
+    with pytest.raises(CodecError, match="nothing arrived"):
+        simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
 
 
 def test_progress_names_the_stage(models: PlainModels) -> None:

@@ -111,13 +111,13 @@ def test_weights_of_another_model_are_refused(copy: Path) -> None:
     card = json.loads((copy / "decoder.json").read_text())
     card["sha256"] = json.loads((copy / "encoder.json").read_text())["sha256"]
     (copy / "decoder.json").write_text(json.dumps(card))
-    with pytest.raises(BundleError, match=r"lacks|another architecture"):
+    with pytest.raises(BundleError, match=r"differ in|another architecture"):
         Bundle(copy).decode(np.zeros((1, 4, 8, 8), np.float32))
 
 
 def test_a_missing_or_broken_card_is_refused(copy: Path) -> None:
     (copy / "decoder.json").write_text("[]")
-    with pytest.raises(BundleError, match="has no sha256"):
+    with pytest.raises(BundleError, match="has no 'task'"):
         Bundle(copy).card("decoder")
     (copy / "decoder.json").unlink()
     with pytest.raises(BundleError, match="no readable model card"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from megdt.errors import WorldError
-from megdt.worlds.drawing import COLOURS, SKIES, SPECIES
 from megdt.worlds.garden import VIEW_EXTENT_M, Conditions, Garden, View, draw_view
+from megdt.worlds.names import COLOURS, SKIES, SPECIES
 
 
 def test_the_same_seed_draws_the_same_picture() -> None:
@@ -102,3 +102,10 @@ def test_an_impossible_size_is_refused() -> None:
 def test_a_garden_narrower_than_a_view_is_refused() -> None:
     with pytest.raises(WorldError, match="make length_m at least 4"):
         Garden(1, length_m=3)
+
+
+def test_a_flower_that_nobody_can_draw_is_refused() -> None:
+    with pytest.raises(WorldError, match="the garden has no 'rose', it has daisy, tulip"):
+        Garden(1, plots=(("rose", "red", "bloom", "many"),))
+    with pytest.raises(WorldError, match="the garden has no 'green'"):
+        Garden(1, conditions=Conditions(sky="green"))

@@ -42,14 +42,23 @@ class IdealLink:
                 f"snr_db is {self.snr_db:g}, this link takes {MIN_SNR_DB:g} to {MAX_SNR_DB:g}; "
                 "choose an SNR in that range"
             )
-        if not 0 < self.bandwidth_hz < math.inf:
+        if not 1 <= self.bandwidth_hz <= 1e12:
             raise LinkError(
-                f"bandwidth_hz is {self.bandwidth_hz:g}, a link needs a positive number; "
+                f"bandwidth_hz is {self.bandwidth_hz:g}, this link takes 1 to 1e12; "
                 "1e6 is one megahertz"
+            )
+        if not -100 <= self.tx_power_dbm <= 100:
+            raise LinkError(
+                f"tx_power_dbm is {self.tx_power_dbm:g}, this link takes -100 to 100; "
+                "a phone sends 23, a small cell 30"
             )
 
     def send(self, packet: Packet, rng: np.random.Generator) -> Delivery:
         """Carry one packet.
+
+        Raises:
+            LinkError: If the symbols are not of the mode's kind, or have more than unit power in
+                `fair` mode: a codec must not buy SNR with power that nobody counts.
 
         Returns:
             The payload unchanged, the symbols with noise, and what both took: bits at capacity
@@ -59,6 +68,7 @@ class IdealLink:
         symbols: NDArray[Any] | None = None
         noise_power = 0.0
         if packet.symbols is not None:
+            self._check_symbols(packet.symbols)
             if self.mode == "paper":
                 symbols, noise_power = awgn_paper(packet.symbols, self.snr_db, rng)
                 uses += math.ceil(packet.symbols.size / 2)
@@ -74,3 +84,19 @@ class IdealLink:
             airtime_s=airtime,
             energy_j=airtime * 10 ** (self.tx_power_dbm / 10) / 1000,
         )
+
+    def _check_symbols(self, symbols: NDArray[Any]) -> None:
+        complex_ones = np.iscomplexobj(symbols)
+        if complex_ones != (self.mode == "fair"):
+            found = "complex" if complex_ones else "real"
+            raise LinkError(
+                f"symbols are {found}, the link is in {self.mode} mode; build codec and link for "
+                "the same mode"
+            )
+        power = float(np.mean(np.abs(symbols.astype(np.complex128)) ** 2))
+        # A gain rounded to half precision is off by up to 2^-11, the power by twice that.
+        if self.mode == "fair" and power > 1.002:
+            raise LinkError(
+                f"symbols have mean power {power:.4g}, the link takes at most 1; normalise them in "
+                "the codec and send the gain"
+            )

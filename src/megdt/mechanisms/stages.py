@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from megdt.errors import MechanismError
 from megdt.records import Feature, Kind, Request, Side
 
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 """Told the stage, its steps done and its steps in all."""
 
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from megdt.errors import BundleError
-from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.errors import BundleError, RequestError
+from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.classifier import SceneClassifier, classify
 from megdt.models.denoiser import Denoiser
@@ -29,7 +29,12 @@ from megdt.models.text_encoder import TextEncoder
 
 BUNDLE = Path(__file__).parent / "bundle"
 Model = TypeVar("Model", bound=nn.Module)
-NAMES = ("text_encoder", "denoiser", "encoder", "decoder", "classifier")
+GENERATING = ("text_encoder", "denoiser", "decoder")
+"""The models that make a picture of a prompt."""
+
+NAMES = (*GENERATING, "encoder", "classifier")
+
+CARD_KEYS = ("task", "data", "recipe", "steps", "seconds", "parameters", "metrics", "sha256")
 
 
 class Bundle:
@@ -41,9 +46,6 @@ class Bundle:
         folder: NAME.safetensors and NAME.json for each of NAMES; the package's own by default.
         device: Where the models run.
     """
-
-    factor = FACTOR
-    latent_channels = LATENT_CHANNELS
 
     def __init__(self, folder: Path = BUNDLE, *, device: str = "cpu") -> None:
         self.folder = folder
@@ -57,20 +59,31 @@ class Bundle:
         """
         path = self.folder / f"{name}.json"
         try:
-            card = json.loads(path.read_text())
+            card = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BundleError(
                 f"no readable model card at {path} ({error.__class__.__name__}); reinstall megdt "
                 "or train the model with its recipe"
             ) from error
-        if not isinstance(card, dict) or "sha256" not in card:
-            raise BundleError(f"{path} has no sha256; train the model again with its recipe")
+        for key in CARD_KEYS:
+            if not isinstance(card, dict) or key not in card:
+                raise BundleError(f"{path} has no {key!r}; train the model again with its recipe")
         return card
 
     @cached_property
     def checksum(self) -> str:
-        """One checksum over the checksums of all models' weights."""
-        return hashlib.sha256("".join(self.card(n)["sha256"] for n in NAMES).encode()).hexdigest()
+        """One checksum over those of the models that make a picture, so that it names the maker."""
+        parts = "".join(self.card(name)["sha256"] for name in GENERATING)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def load(self, *names: str) -> None:
+        """Read models now instead of when they are first used, so that no stage is charged for it.
+
+        Raises:
+            BundleError: If a file is missing, damaged or of another architecture.
+        """
+        for name in names:
+            getattr(self, f"_{name}")
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Embed prompts. [batch, embedding]"""
@@ -127,7 +140,16 @@ class Bundle:
 
         Returns:
             Latents of unit variance. [batch, 4, height / 8, width / 8]
+
+        Raises:
+            RequestError: If a side is not a multiple of 8.
         """
+        height, width = images.shape[1:3]
+        if height % FACTOR or width % FACTOR:
+            raise RequestError(
+                f"images are {height} x {width} pixels, the autoencoder needs multiples of "
+                f"{FACTOR}; crop them to {height // FACTOR * FACTOR} x {width // FACTOR * FACTOR}"
+            )
         batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
             return _to_numpy(self._encoder(batch))
@@ -159,16 +181,19 @@ class Bundle:
     def _load(self, name: str, model: Model) -> Model:
         weights = read_weights(self.folder / f"{name}.safetensors", self.card(name)["sha256"])
         try:
-            missing = model.load_state_dict(weights, strict=False).missing_keys
+            result = model.load_state_dict(weights, strict=False)
         except RuntimeError as error:
             raise BundleError(
                 f"{name}.safetensors in {self.folder} is of another architecture; train it again "
                 f"with recipes/{name}.py of this version"
             ) from error
-        if any(not key.endswith("num_batches_tracked") for key in missing):
+        # Counters of batch normalisation are only for training, and not in the file.
+        wrong = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
+        wrong += result.unexpected_keys
+        if wrong:
             raise BundleError(
-                f"{name}.safetensors in {self.folder} lacks {missing[0]!r}; train it again with "
-                f"recipes/{name}.py of this version"
+                f"{name}.safetensors in {self.folder} and its architecture differ in {wrong[0]!r}; "
+                f"train it again with recipes/{name}.py of this version"
             )
         # channels_last is the faster layout for convolutions, a third on the CPU.
         model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -32,13 +32,15 @@ _MULTIPLE = 4  # the U-Net halves its grid twice
 def grids(size_px: int) -> list[int]:
     """Latent grids that a view of this size is drawn on, coarse to fine.
 
-    >>> grids(256), grids(512), grids(1024)
-    ([32], [32, 64], [32, 64, 128])
+    The first is always the one on which the denoiser learnt to draw from noise alone.
+
+    >>> grids(256), grids(320), grids(1024)
+    ([32], [32, 40], [32, 64, 128])
     """
     sizes = [size_px // FACTOR]
-    while sizes[0] >= 1.75 * GRID:
+    while sizes[0] > 2 * GRID:
         sizes.insert(0, -(-sizes[0] // 2))
-    return sizes
+    return sizes if sizes[0] == GRID else [GRID, *sizes]
 
 
 def count_steps(size_px: int, steps: int) -> list[int]:
@@ -63,7 +65,7 @@ def generate_latents(
         denoiser: The flow model.
         prompt_embeds: [batch, embedding]
         rng_seeds: One for each picture; its noise does not depend on the rest of the batch.
-        size_px: Height and width of the picture to come, a multiple of 8.
+        size_px: Height and width of the picture to come, a multiple of 8 from 256 on.
         steps: Denoising steps on the first grid.
         guidance_scale: How strongly the prompt leads.
         progress: Told the steps done and the steps in all.
@@ -77,7 +79,7 @@ def generate_latents(
     total, done = sum(count for _, count in plan), 0
     latent: Tensor | None = None
     for grid, count in plan:
-        # Drawn a little larger where the U-Net needs it, and cut to size.
+        # Where the U-Net needs it, the grid hangs over the view a little, and is cut to it.
         drawn = -(-grid // _MULTIPLE) * _MULTIPLE
         shape = (LATENT_CHANNELS, drawn, drawn)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
@@ -85,9 +87,11 @@ def generate_latents(
             sigmas, start = make_sigmas(count, shift=SHIFT), noise
         else:
             sigmas = make_sigmas(count, start=REFINE_FROM)
-            larger = functional.interpolate(latent, size=(drawn, drawn), mode="bicubic")
+            larger = functional.interpolate(latent, size=(grid, grid), mode="bicubic")
+            hang = (0, drawn - grid)
+            larger = functional.pad(larger, hang * 2, mode="replicate")
             start = add_noise(larger, REFINE_FROM, noise)
-        flow = guide(_on_grid(denoiser, drawn), prompt_embeds, guidance_scale=guidance_scale)
+        flow = guide(_on_grid(denoiser, grid, drawn), prompt_embeds, guidance_scale=guidance_scale)
         before = done
 
         def tell(step: int, _: int, before: int = before) -> None:
@@ -100,8 +104,10 @@ def generate_latents(
     return latent
 
 
-def _on_grid(denoiser: Denoiser, grid: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    where = positions(grid, grid, view=grid)
+def _on_grid(
+    denoiser: Denoiser, grid: int, drawn: int
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    where = positions(drawn, drawn, view=grid)
 
     def flow(latent: Tensor, sigma: Tensor, prompt_embeds: Tensor) -> Tensor:
         count = latent.shape[0]

@@ -22,13 +22,13 @@ _BUCKETS = 6144
 _WORD = re.compile(r"[a-z]+|[0-9]+|[.,;]")
 
 
-def split_words(prompt: str) -> list[str]:
-    """Lower-case words, numbers and commas of a prompt, at most MAX_WORDS of them.
+def split_words(prompt: str, *, limit: int | None = MAX_WORDS) -> list[str]:
+    """Lower-case words, numbers and commas of a prompt, at most `limit` of them.
 
     >>> split_words("Snow-white lilies, 2 of them")
     ['snow', 'white', 'lilies', ',', '2', 'of', 'them']
     """
-    return _WORD.findall(prompt.lower())[:MAX_WORDS]
+    return _WORD.findall(prompt.lower())[:limit]
 
 
 @lru_cache(maxsize=20_000)

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from megdt.worlds.drawing import COLOURS, SKIES, SPECIES
-from megdt.worlds.garden import DENSITIES, STAGES, WEATHERS, Truth
+from megdt.worlds.garden import Truth
+from megdt.worlds.names import COLOURS, DENSITIES, SKIES, SPECIES, STAGES, WEATHERS
 
 Pick = Callable[[tuple[str, ...]], str]
 Wording = Literal["training", "held out"]

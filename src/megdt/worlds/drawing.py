@@ -413,9 +413,6 @@ _HEADS: dict[str, Callable[[skia.Canvas, Colours, float], None]] = {
     "lavender": _lavender,
     "lily": _lily,
 }
-SPECIES = tuple(_HEADS)
-COLOURS = tuple(PALETTE)
-SKIES = tuple(_SKIES)
 
 
 def _paint_weather(canvas: skia.Canvas, conditions: Conditions, span: tuple[float, float]) -> None:

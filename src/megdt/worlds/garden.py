@@ -16,19 +16,8 @@ import skia
 from numpy.typing import NDArray
 
 from megdt.errors import WorldError
-from megdt.worlds.drawing import (
-    COLOURS,
-    HORIZON_M,
-    SKIES,
-    SPECIES,
-    VIEW_EXTENT_M,
-    paint_heads,
-    paint_view,
-)
-
-WEATHERS = ("dry", "misty", "rainy")
-STAGES = ("bud", "bloom", "wilting")
-DENSITIES = ("single", "pair", "few", "many")
+from megdt.worlds.drawing import HORIZON_M, VIEW_EXTENT_M, paint_heads, paint_view
+from megdt.worlds.names import COLOURS, DENSITIES, SKIES, SPECIES, STAGES, WEATHERS
 
 MAX_VIEW_PX = 4096
 PLOT_M = 6.0
@@ -126,7 +115,7 @@ class Garden:
             drawn from rng_seed when not given.
 
     Raises:
-        WorldError: If length_m is below one view.
+        WorldError: If length_m is below one view, or a name is not one of `worlds.names`.
     """
 
     def __init__(
@@ -148,6 +137,11 @@ class Garden:
         drawn = _draw_conditions(rng, length_m)
         self.conditions = drawn if conditions is None else conditions
         self._plots = plots
+        for plot in plots or ():
+            for value, known in zip(plot, (SPECIES, COLOURS, STAGES, DENSITIES), strict=True):
+                _check_name(value, known)
+        _check_name(self.conditions.sky, SKIES)
+        _check_name(self.conditions.weather, WEATHERS)
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:
@@ -224,6 +218,13 @@ def _canvas(width_m: float, height_px: int) -> tuple[skia.Surface, skia.Canvas]:
     canvas = surface.getCanvas()
     canvas.scale(scale, scale)
     return surface, canvas
+
+
+def _check_name(value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise WorldError(
+            f"the garden has no {value!r}, it has {', '.join(known)}; choose one of these"
+        )
 
 
 def _check_size(size_px: int) -> None:

@@ -1,0 +1,65 @@
+"""Draw the figure from results.json, beside the curve that the paper published.
+
+python studies/split_or_picture/plot.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+HERE = Path(__file__).parent
+# arXiv 2407.02804, Fig. 6(b): FID in 64 Inception features over six pictures.
+PUBLISHED_SNR_DB = [-20, -15, -10, -5, 0, 5, 10, 15, 20]
+PUBLISHED = {
+    "centralized": [293.5, 279.6, 258.5, 218.6, 155.2, 87.9, 41.3, 16.3, 4.86],
+    "split": [197.7, 187.5, 41.4, 3.47, 5.93, 3.99, 2.63, 1.82, 1.48],
+}
+COLOURS = {"split": "#2166ac", "centralized": "#d6604d"}
+
+
+def main() -> None:
+    curves = json.loads((HERE / "results.json").read_text())["curves"]
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    for name, points in curves["paper"].items():
+        snr = [p["snr_db"] for p in points]
+        top = max(p["frechet"] for line in curves["paper"].values() for p in line)
+        axes[0].plot(
+            snr, [p["frechet"] / top for p in points], "o-", ms=4, color=COLOURS[name], label=name
+        )
+        published = [value / max(PUBLISHED["centralized"]) for value in PUBLISHED[name]]
+        axes[0].plot(
+            PUBLISHED_SNR_DB,
+            published,
+            "--",
+            color=COLOURS[name],
+            alpha=0.5,
+            label=f"{name}, published",
+        )
+        axes[1].plot(
+            snr, [p["psnr_db"] for p in points], "o-", ms=4, color=COLOURS[name], label=name
+        )
+    axes[0].set(
+        title="paper mode: distance, largest = 1", ylabel="Fréchet distance (published: FID)"
+    )
+    axes[1].set(title="paper mode: PSNR to the error-free picture", ylabel="PSNR (dB)")
+    for name, points in curves["fair"].items():
+        axes[2].plot(
+            [p["snr_db"] for p in points], [p["perceptual"] for p in points], "o-", ms=4, label=name
+        )
+    axes[2].set(title="fair mode: perceptual distance", ylabel="ST-LPIPS")
+    for axis in axes:
+        axis.set_xlabel("SNR (dB)")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=9)
+    figure.savefig(HERE / "figure.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

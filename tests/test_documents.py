@@ -1,0 +1,102 @@
+"""README, docs and help say what there is."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+
+from megdt import __version__
+from megdt.cli import app
+from megdt.link.ideal import IdealLink
+from megdt.records import Plan, Request
+from megdt.scenario import CODECS, MECHANISMS
+
+ROOT = Path(__file__).parent.parent
+COMMAND_LINE = (ROOT / "docs" / "command_line.md").read_text()
+SCENARIOS = (ROOT / "docs" / "scenarios.md").read_text()
+
+
+def test_the_readme_names_the_two_commands_and_they_exist() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"make {target}" in readme
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_make_knows_what_each_command_would_do() -> None:
+    for target in ("demo", "test"):
+        asked = ["make", "--dry-run", target]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert {"demo": "megdt generate", "test": "pytest"}[target] in done.stdout
+
+
+def test_ci_calls_the_readmes_test_command() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_megdt_command_in_the_documents_is_valid() -> None:
+    command = typer.main.get_command(app)
+    known = {
+        name: {o for p in sub.params for o in p.opts} for name, sub in command.commands.items()
+    }  # type: ignore[attr-defined]
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for line in re.findall(r"^megdt (\w+)(.*)$", path.read_text(), re.MULTILINE):
+            assert line[0] in known, f"{path.name}: megdt {line[0]}"
+            for option in re.findall(r"--[a-z-]+", line[1]):
+                assert option in known[line[0]], f"{path.name}: megdt {line[0]} {option}"
+
+
+def test_every_command_and_option_is_documented() -> None:
+    command = typer.main.get_command(app)
+    for name, sub in command.commands.items():  # type: ignore[attr-defined]
+        assert f"megdt {name}" in COMMAND_LINE
+        for parameter in sub.params:
+            for option in parameter.opts:
+                if option.startswith("--") and option != "--help":
+                    assert f"`{option}" in COMMAND_LINE, f"{name} {option}"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [f.name for kind in (Request, Plan, IdealLink) for f in fields(kind) if f.name != "codecs"]
+    + [str(kind) for kind in CODECS]
+    + [name for names in CODECS.values() for name in names]
+    + list(MECHANISMS),
+)
+def test_every_scenario_key_and_choice_is_documented(key: str) -> None:
+    assert f"`{key}`" in SCENARIOS
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "src" / "megdt").rglob("*.py")), ids=lambda p: p.stem
+)
+def test_every_public_name_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) or not tree.body, f"{path.name} has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_the_changelog_and_citation_know_this_version() -> None:
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_defaults_in_help_are_the_defaults_in_code() -> None:
+    text = inspect.getsource(__import__("megdt.cli", fromlist=["generate"]).generate)
+    told = dict(re.findall(r"(\w+): Annotated\[[^\]]*\(default: ([\w.]+)", text))
+    assert float(told["snr_db"]) == IdealLink.snr_db
+    assert int(told["size"]) == Request.size_px
+    assert int(told["steps"]) == Request.steps
+    assert float(told["guidance"]) == Request.guidance_scale
+    assert int(told["rng_seed"]) == Request.rng_seed
+    assert told["mechanism"] == Plan.mechanism
+    assert told["mode"] == Plan.mode

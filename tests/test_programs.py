@@ -1,0 +1,68 @@
+"""Examples and studies run as their readers would run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str | Path, cwd: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_an_example_runs(path: Path, tmp_path: Path) -> None:
+    assert run(path, cwd=tmp_path).strip()
+
+
+needs_weights = pytest.mark.skipif(
+    find_spec("stlpips_pytorch") is None or find_spec("skimage") is None,
+    reason="needs the network weights in stlpips-pytorch and the pictures in scikit-image",
+)
+
+
+@needs_weights
+@pytest.mark.parametrize("name", ["bundle_quality", "split_or_picture"])
+def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path) -> None:
+    folder = ROOT / "studies" / name
+    out = tmp_path / "results.json"
+    run(folder / "run.py", "--quick", "--out", out, cwd=tmp_path)
+    kept = json.loads((folder / "results.json").read_text())
+    assert json.loads(out.read_text()).keys() == kept.keys()
+
+
+def test_kept_results_are_of_the_bundle_in_the_tree() -> None:
+    from megdt.models.bundle import Bundle
+
+    for path in sorted((ROOT / "studies").glob("*/results.json")):
+        assert json.loads(path.read_text())["bundle_sha256"] == Bundle().checksum, path
+
+
+def test_the_split_survives_less_snr_than_the_picture_as_in_the_paper() -> None:
+    """The shape of Fig. 6(b) in the kept results: the split's distance falls far earlier."""
+    curves = json.loads((ROOT / "studies" / "split_or_picture" / "results.json").read_text())[
+        "curves"
+    ]
+    split, centralized = (
+        {p["snr_db"]: p["frechet"] for p in curves["paper"][name]}
+        for name in ("split", "centralized")
+    )
+    half = max(centralized.values()) / 2
+    reached = [min(s for s, d in line.items() if d < half) for line in (split, centralized)]
+    assert reached[0] < reached[1]
+    for line in (split, centralized):
+        assert line[40] < 0.05 * max(centralized.values())
