@@ -161,7 +161,7 @@ def train(arguments: argparse.Namespace) -> None:
         optimiser.step()
         run.step += 1
         average.update(model, run.step)
-        losses.append(float(error[:WHOLE].mean()))
+        losses.append(float(error[:WHOLE].detach().mean()))
         if run.step % 100 == 0:
             print(f"{run.step} {run.used_s():.0f} s loss {np.mean(losses[-100:]):.4f}", flush=True)
         if run.step % 500 == 0 or run.share() >= 1:

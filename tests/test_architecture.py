@@ -22,7 +22,9 @@ def imports(path: Path, *, inside_functions: bool) -> set[str]:
     """megdt modules that a file imports, dotted."""
     found = set()
     tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if inside_functions else tree.body
+    # At the top level, what only type checkers read counts as well.
+    checked = [n for block in tree.body if isinstance(block, ast.If) for n in block.body]
+    nodes = ast.walk(tree) if inside_functions else [*tree.body, *checked]
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "megdt":
             found |= {f"{node.module}.{alias.name}" for alias in node.names}

@@ -30,6 +30,26 @@ def test_the_readme_names_the_two_commands_and_they_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
+def test_the_readmes_python_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["result"].image.shape == (256, 256, 3)  # type: ignore[attr-defined]
+
+
+def test_the_readmes_pictures_and_links_are_there() -> None:
+    for path in (
+        ROOT / "README.md",
+        ROOT / "ARCHITECTURE.md",
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("*/*/README.md"),
+        *ROOT.glob("docs/*.md"),
+    ):
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
+
+
 def test_make_knows_what_each_command_would_do() -> None:
     for target in ("demo", "test"):
         asked = ["make", "--dry-run", target]

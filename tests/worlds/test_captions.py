@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from megdt.worlds.captions import VALUES, Attributes, attributes, mention, phrase
-from megdt.worlds.garden import Conditions, Garden, View, draw_view
+from megdt.worlds.garden import Garden, View, draw_view
+from megdt.worlds.scene import Conditions
 
 
 def test_a_caption_tells_what_is_there() -> None:

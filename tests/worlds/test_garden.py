@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from megdt.errors import WorldError
-from megdt.worlds.garden import VIEW_EXTENT_M, Conditions, Garden, View, draw_view
-from megdt.worlds.names import COLOURS, SKIES, SPECIES
+from megdt.worlds.garden import Garden, View, draw_view
+from megdt.worlds.scene import COLOURS, SKIES, SPECIES, VIEW_EXTENT_M, Conditions
 
 
 def test_the_same_seed_draws_the_same_picture() -> None:

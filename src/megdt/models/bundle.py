@@ -125,7 +125,9 @@ class Bundle:
             RGB. [batch, 8 * height, 8 * width, 3]
         """
         power = None if noise_power is None else torch.from_numpy(noise_power).to(self.device)
-        batch = torch.from_numpy(latents).to(self.device, memory_format=torch.channels_last)
+        batch = torch.tensor(latents, device=self.device).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.inference_mode():
             image = self._decoder(batch, power)
             pixels = (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -150,7 +152,7 @@ class Bundle:
                 f"images are {height} x {width} pixels, the autoencoder needs multiples of "
                 f"{FACTOR}; crop them to {height // FACTOR * FACTOR} x {width // FACTOR * FACTOR}"
             )
-        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        batch = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
             return _to_numpy(self._encoder(batch))
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from megdt.worlds.names import COLOURS, SKIES, SPECIES
+from megdt.worlds.scene import COLOURS, SKIES, SPECIES
 
 LABELS: dict[str, tuple[str, ...]] = {"species": SPECIES, "colour": COLOURS, "sky": SKIES}
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from megdt.worlds.garden import Truth
-from megdt.worlds.names import COLOURS, DENSITIES, SKIES, SPECIES, STAGES, WEATHERS
+from megdt.worlds.scene import COLOURS, DENSITIES, SKIES, SPECIES, STAGES, WEATHERS
 
 Pick = Callable[[tuple[str, ...]], str]
 Wording = Literal["training", "held out"]

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import skia
 
-if TYPE_CHECKING:
-    from megdt.worlds.garden import Conditions, Entity
-
-VIEW_EXTENT_M = 4.0
-HORIZON_M = 1.62
+from megdt.worlds.scene import HORIZON_M, VIEW_EXTENT_M, Conditions, Entity
 
 # Flower colours: shade, body, light. The body is what a person would call the colour.
 PALETTE: dict[str, tuple[int, int, int]] = {

@@ -16,8 +16,19 @@ import skia
 from numpy.typing import NDArray
 
 from megdt.errors import WorldError
-from megdt.worlds.drawing import HORIZON_M, VIEW_EXTENT_M, paint_heads, paint_view
-from megdt.worlds.names import COLOURS, DENSITIES, SKIES, SPECIES, STAGES, WEATHERS
+from megdt.worlds.drawing import paint_heads, paint_view
+from megdt.worlds.scene import (
+    COLOURS,
+    DENSITIES,
+    HORIZON_M,
+    SKIES,
+    SPECIES,
+    STAGES,
+    VIEW_EXTENT_M,
+    WEATHERS,
+    Conditions,
+    Entity,
+)
 
 MAX_VIEW_PX = 4096
 PLOT_M = 6.0
@@ -37,36 +48,6 @@ _STATURE = {
     "lavender": (1.45, 0.34),
     "lily": (1.40, 0.50),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """What holds over the whole garden."""
-
-    sky: str = "clear"
-    weather: str = "dry"
-    light_x_m: float = 3.0
-    """Where the sun or the moon stands along the panorama."""
-    cloud_seed: int = 0
-    land_seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entity:
-    """One flower. Lengths in metres of the picture plane, y downwards from its top edge."""
-
-    species: str
-    colour: str
-    stage: str
-    x_m: float
-    ground_y_m: float
-    head_x_m: float
-    head_y_m: float
-    radius_m: float
-    nearness: float
-    """0 at the horizon, 1 right in front of the camera, above 1 rooted below the picture."""
-    tilt_deg: float = 0.0
-    turn_deg: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +96,7 @@ class Garden:
             drawn from rng_seed when not given.
 
     Raises:
-        WorldError: If length_m is below one view, or a name is not one of `worlds.names`.
+        WorldError: If length_m is below one view, or a name is not one of `worlds.scene`.
     """
 
     def __init__(
