@@ -5,13 +5,13 @@ import pytest
 
 from megdt.worlds.captions import VALUES, Attributes, attributes, mention, phrase
 from megdt.worlds.garden import Garden, View, draw_view
-from megdt.worlds.scene import Conditions
+from megdt.worlds.scene import Conditions, Plot
 
 
 def test_a_caption_tells_what_is_there() -> None:
     garden = Garden(
         1, length_m=6.0, conditions=Conditions(sky="sunset", weather="rainy"),
-        plots=(("lily", "white", "wilting", "many"),),
+        plots=(Plot(species="lily", colour="white", stage="wilting", density="many"),),
     )  # fmt: skip
     said = attributes(garden.truth(View(position_m=3.0)))
     assert (said.species, said.colour, said.stage) == ("lily", "white", "wilting")

@@ -5,7 +5,7 @@ import pytest
 
 from megdt.errors import WorldError
 from megdt.worlds.garden import Garden, View, draw_view
-from megdt.worlds.scene import COLOURS, SKIES, SPECIES, VIEW_EXTENT_M, Conditions
+from megdt.worlds.scene import COLOURS, SKIES, SPECIES, VIEW_EXTENT_M, Conditions, Plot
 
 
 def test_the_same_seed_draws_the_same_picture() -> None:
@@ -48,7 +48,7 @@ def test_a_larger_size_shows_the_same_scene() -> None:
 def test_ground_truth_names_what_was_planted() -> None:
     garden = Garden(
         1, length_m=6.0, conditions=Conditions(sky="night"),
-        plots=(("tulip", "red", "bloom", "many"),),
+        plots=(Plot(species="tulip", colour="red", stage="bloom", density="many"),),
     )  # fmt: skip
     truth = garden.truth(View(position_m=3.0))
     first = truth.groups[0]
@@ -64,7 +64,7 @@ def test_ground_truth_names_what_was_planted() -> None:
 def test_the_flower_mask_covers_the_flowers() -> None:
     garden = Garden(
         1, length_m=6.0, conditions=Conditions(sky="clear"),
-        plots=(("poppy", "red", "bloom", "many"),),
+        plots=(Plot(species="poppy", colour="red", stage="bloom", density="many"),),
     )  # fmt: skip
     view = View(position_m=3.0, size_px=256)
     mask = garden.flower_mask(view)
@@ -106,6 +106,6 @@ def test_a_garden_narrower_than_a_view_is_refused() -> None:
 
 def test_a_flower_that_nobody_can_draw_is_refused() -> None:
     with pytest.raises(WorldError, match="the garden has no 'rose', it has daisy, tulip"):
-        Garden(1, plots=(("rose", "red", "bloom", "many"),))
+        Garden(1, plots=(Plot(species="rose", colour="red", stage="bloom", density="many"),))
     with pytest.raises(WorldError, match="the garden has no 'green'"):
         Garden(1, conditions=Conditions(sky="green"))

@@ -28,6 +28,7 @@ from megdt.worlds.scene import (
     WEATHERS,
     Conditions,
     Entity,
+    Plot,
 )
 
 MAX_VIEW_PX = 4096
@@ -92,8 +93,8 @@ class Garden:
         rng_seed: Lays out the meadow; the same seed gives the same garden everywhere.
         length_m: Width of the panorama; at least one view.
         conditions: Sky and weather; drawn from rng_seed when not given.
-        plots: Species, colour, stage and density of each plot of PLOT_M metres from the left;
-            drawn from rng_seed when not given.
+        plots: What dominates each stretch of PLOT_M metres, from the left and over again; drawn
+            from rng_seed when not given.
 
     Raises:
         WorldError: If length_m is below one view, or a name is not one of `worlds.scene`.
@@ -105,7 +106,7 @@ class Garden:
         *,
         length_m: float = 24.0,
         conditions: Conditions | None = None,
-        plots: tuple[tuple[str, str, str, str], ...] | None = None,
+        plots: tuple[Plot, ...] | None = None,
     ) -> None:
         if length_m < VIEW_EXTENT_M:
             raise WorldError(
@@ -119,8 +120,10 @@ class Garden:
         self.conditions = drawn if conditions is None else conditions
         self._plots = plots
         for plot in plots or ():
-            for value, known in zip(plot, (SPECIES, COLOURS, STAGES, DENSITIES), strict=True):
-                _check_name(value, known)
+            _check_name(plot.species, SPECIES)
+            _check_name(plot.colour, COLOURS)
+            _check_name(plot.stage, STAGES)
+            _check_name(plot.density, DENSITIES)
         _check_name(self.conditions.sky, SKIES)
         _check_name(self.conditions.weather, WEATHERS)
 
@@ -223,66 +226,56 @@ def _draw_conditions(rng: np.random.Generator, length_m: float) -> Conditions:
     )
 
 
-def _draw_plot(rng: np.random.Generator) -> tuple[str, str, str, str]:
-    return (
-        str(rng.choice(SPECIES)),
-        str(rng.choice(COLOURS)),
-        str(rng.choice(STAGES, p=(0.1, 0.78, 0.12))),
-        str(rng.choice(DENSITIES, p=(0.13, 0.13, 0.34, 0.4))),
+def _draw_plot(rng: np.random.Generator) -> Plot:
+    return Plot(
+        species=str(rng.choice(SPECIES)),
+        colour=str(rng.choice(COLOURS)),
+        stage=str(rng.choice(STAGES, p=(0.1, 0.78, 0.12))),
+        density=str(rng.choice(DENSITIES, p=(0.13, 0.13, 0.34, 0.4))),
     )
 
 
-def _plant(rng: np.random.Generator, plot: tuple[str, str, str, str], left: float) -> list[Entity]:
+def _plant(rng: np.random.Generator, plot: Plot, left: float) -> list[Entity]:
     """Plant one plot: its kind in front and behind, and a few strays of another kind."""
-    density = plot[3]
-    kinds = (plot, _draw_plot(rng))
+    stray = _draw_plot(rng)
     views = PLOT_M / VIEW_EXTENT_M
     found: list[Entity] = []
-
-    def stand(x: float, nearness: float, kind: tuple[str, str, str, str]) -> None:
-        entity = _grow(rng, kind[0], kind[1], kind[2], x, nearness)
-        found.append(entity)
-
-    lowest, highest = _FOREGROUND[density]
+    lowest, highest = _FOREGROUND[plot.density]
     count = round(rng.integers(lowest, highest + 1) * views)
     for slot in range(count):
         x = left + (slot + 0.5 + rng.uniform(-0.3, 0.3)) * PLOT_M / count
-        stand(x, rng.uniform(0.78, 1.2), plot)
-    lowest, highest = _MIDDLE[density]
+        found.append(_grow(rng, plot, x, rng.uniform(0.78, 1.2)))
+    lowest, highest = _MIDDLE[plot.density]
     for _ in range(round(rng.integers(lowest, highest + 1) * views)):
-        kind = kinds[1] if rng.uniform() < 0.06 else plot
-        stand(left + rng.uniform(0, PLOT_M), rng.uniform(0.35, 0.62), kind)
-    for _ in range(round(_FAR[density] * views)):
-        kind = kinds[1] if rng.uniform() < 0.15 else plot
-        stand(left + rng.uniform(0, PLOT_M), rng.uniform(0.0, 0.19), kind)
+        kind = stray if rng.uniform() < 0.06 else plot
+        found.append(_grow(rng, kind, left + rng.uniform(0, PLOT_M), rng.uniform(0.35, 0.62)))
+    for _ in range(round(_FAR[plot.density] * views)):
+        kind = stray if rng.uniform() < 0.15 else plot
+        found.append(_grow(rng, kind, left + rng.uniform(0, PLOT_M), rng.uniform(0.0, 0.19)))
     return found
 
 
-def _grow(
-    rng: np.random.Generator, species: str, colour: str, stage: str, x: float, nearness: float
-) -> Entity:
+def _grow(rng: np.random.Generator, kind: Plot, x: float, nearness: float) -> Entity:
+    """One flower of a plot's kind."""
+    wilting = kind.stage == "wilting"
     # Perspective by hand: size and ground height grow with nearness, faster in front.
     scale = 0.13 + 0.87 * nearness**1.7
-    height, radius = _STATURE[species]
-    grown = {"bud": 0.8, "bloom": 1.0, "wilting": 0.82}[stage]
+    height, radius = _STATURE[kind.species]
+    grown = {"bud": 0.8, "bloom": 1.0, "wilting": 0.82}[kind.stage]
     ground = HORIZON_M + 0.12 + 2.15 * nearness**1.6
     size = scale * rng.uniform(0.88, 1.12)
-    lean = rng.uniform(-0.16, 0.16) * size + (
-        rng.choice((-1, 1)) * 0.2 * size if stage == "wilting" else 0
-    )
+    lean = rng.uniform(-0.16, 0.16) * size + (rng.choice((-1, 1)) * 0.2 * size if wilting else 0)
     return Entity(
-        species=species,
-        colour=colour,
-        stage=stage,
+        species=kind.species,
+        colour=kind.colour,
+        stage=kind.stage,
         x_m=float(x),
         ground_y_m=float(ground),
         head_x_m=float(x + lean),
         head_y_m=float(ground - height * size * grown),
         radius_m=float(radius * size),
         nearness=float(nearness),
-        tilt_deg=float(
-            np.degrees(lean / size) * 0.5 + (np.sign(lean) * 38 if stage == "wilting" else 0)
-        ),
+        tilt_deg=float(np.degrees(lean / size) * 0.5 + (np.sign(lean) * 38 if wilting else 0)),
         turn_deg=float(rng.uniform(-15, 15)),
     )
 

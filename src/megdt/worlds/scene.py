@@ -34,6 +34,16 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What dominates one stretch of the garden."""
+
+    species: str
+    colour: str
+    stage: str = "bloom"
+    density: str = "many"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entity:
     """One flower. Lengths in metres of the picture plane, y downwards from its top edge."""
 
