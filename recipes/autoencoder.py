@@ -6,7 +6,7 @@
 
 Data: crops of garden views at 256, 512 and 1024 pixels, and of photographs. Loss: squared error,
 heavier where the picture has detail (sky and grass would otherwise pay for soft flowers), plus
-the error of local differences. A fifth of the latents is decoded through noise, its power told to
+the error of local differences. A sixth of the latents is decoded through noise, its power told to
 the decoder, so that an analog link may deliver them.
 """
 
@@ -27,7 +27,7 @@ from megdt.models.quality import psnr_db
 from megdt.worlds.garden import draw_view
 
 BATCH = 16
-SHARES = {"views": 10, "close_crops": 3, "photo_crops": 3}
+SHARES = {"views": 12, "close_crops": 2, "photo_crops": 2}
 
 
 def draw_batch(
@@ -132,9 +132,9 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = run.learning_rate()
         image = draw_batch(sources, rng, device)
-        # A fifth of the latents meets channel noise, -20 to 30 dB; all meet a little.
-        power = torch.full((BATCH,), 3e-4)
-        noisy = torch.rand(BATCH) < 0.2
+        # A sixth of the latents meets channel noise, -20 to 30 dB; all meet that of 8-bit numbers.
+        power = torch.full((BATCH,), 1e-4)
+        noisy = torch.rand(BATCH) < 1 / 6
         power[noisy] = 10 ** -(torch.rand(int(noisy.sum())) * 5 - 2)
         told = torch.where(noisy, power, torch.zeros(())).to(device)
         with torch.autocast(device.type, torch.bfloat16):

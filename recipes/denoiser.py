@@ -179,7 +179,7 @@ def save(run: Run, average: Average, loss: float) -> None:
         {
             "task": "noise and prompt embedding to latent",
             "recipe": "recipes/denoiser.py",
-            "data": "latents of garden views at 256, 512 and 1024 pixels with captions",
+            "data": "latents of garden views at 256 to 1024 pixels with captions",
             "steps": run.step,
             "batch": BATCH,
             "seconds": round(run.used_s()),
