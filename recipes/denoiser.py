@@ -22,7 +22,7 @@ from training import Average, Run, pick_device, save_model
 
 from megdt.models.bundle import Bundle
 from megdt.models.denoiser import Denoiser, positions
-from megdt.models.generation import GRID, REFINE_FROM
+from megdt.models.generation import GRID
 from megdt.models.text_encoder import EMBEDDING
 from megdt.worlds.captions import attributes, mention, phrase
 from megdt.worlds.garden import draw_view
@@ -37,6 +37,7 @@ FINE = {
     768: (2_300_000, 300),
     1024: (2_400_000, 360),
 }
+FINE_UP_TO = 0.7  # noise level; above it the finer grids are never denoised
 WHOLE = 18  # of each batch; the rest are crops of the finer grids
 
 
@@ -101,7 +102,7 @@ def draw_batch(
         told.append(said * (rng.uniform() > 0.1))
         where.append(positions(GRID, GRID, view=view, top=int(top), left=int(left)))
         scale.append(view / GRID)
-        highest.append(1.0 if size == 256 else REFINE_FROM + 0.1)
+        highest.append(1.0 if size == 256 else FINE_UP_TO)
     as_tensor = lambda values: torch.from_numpy(np.stack(values)).float()  # noqa: E731
     return (
         as_tensor(found),

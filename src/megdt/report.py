@@ -199,7 +199,7 @@ def _notes(outcome: Outcome) -> tuple[str, str]:
     bits, airtime = sum(c.bits for c in sent), sum(c.airtime_s for c in sent)
     quality = f"PSNR {outcome.psnr_db:.1f} dB" if np.isfinite(outcome.psnr_db) else "no error"
     uses = f"{seed_uses(outcome.result.ledger):,} channel uses, {airtime * 1000:,.1f} ms"
-    return f"{quality}, {bits / 1000:,.1f} kbit in digital packets" if bits else quality, uses
+    return f"{quality}, {bits / 1000:,.1f} kbit" if bits else quality, uses
 
 
 def recall_data(scenario: Scenario, bundle: Bundle) -> dict[str, Any]:

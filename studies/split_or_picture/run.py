@@ -77,15 +77,16 @@ def build(
 
 
 def measure(
-    results: list[Result], error_free: np.ndarray, reference: np.ndarray | None
+    results: list[Result], error_free: np.ndarray, reference: np.ndarray | None, pairs: int
 ) -> dict[str, float]:
     """Costs without the prompt, and quality against the error-free pictures."""
     images = np.stack([result.image for result in results])
     sent = [next(c for c in r.ledger.crossings if c.kind != "prompt") for r in results]
     # Pictures without any error count as 60 dB, better than any eye can tell.
     quality = [min(psnr_db(a, b), 60.0) for a, b in zip(images, error_free, strict=True)]
+    perceptual = perceptual_distance(images[:pairs], error_free[:pairs])
     found = {
-        "perceptual": round(float(np.mean(perceptual_distance(images, error_free))), 5),
+        "perceptual": round(float(np.mean(perceptual)), 5),
         "psnr_db": round(float(np.mean(quality)), 3),
         "bits": round(float(np.mean([c.bits for c in sent]))),
         "paper_bits": sent[0].paper_bits,
@@ -129,7 +130,12 @@ def main() -> None:
                     budget = int(seed_uses(seed.ledger) * capacity_bits(snr_db))
                 results.append(build(scheme, request, snr_db, budget).run(bundle, done=part))
             against = reference if mode == "paper" else None
-            points.append({"snr_db": snr_db, **measure(results, error_free[:count], against)})
+            points.append(
+                {
+                    "snr_db": snr_db,
+                    **measure(results, error_free[:count], against, settings["fair_pictures"]),
+                }
+            )
             print(mode, name, points[-1], flush=True)
         curves[mode][name] = points
     found = {

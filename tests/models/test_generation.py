@@ -5,9 +5,16 @@ from itertools import pairwise
 import pytest
 import torch
 
+from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
 from megdt.models.generation import count_steps, generate_latents, grids
 from megdt.models.text_encoder import EMBEDDING
+
+
+@pytest.fixture(scope="module")
+def halves() -> tuple[Encoder, Decoder]:
+    torch.manual_seed(0)
+    return Encoder(width=8, blocks=1).eval(), Decoder(width=8, blocks=1).eval()
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +29,37 @@ def denoiser() -> Denoiser:
 
 
 @pytest.mark.parametrize("size_px", [256, 264, 320, 512, 520])
-def test_any_size_comes_out_as_asked(denoiser: Denoiser, size_px: int) -> None:
+def test_any_size_comes_out_as_asked(
+    denoiser: Denoiser, halves: tuple[Encoder, Decoder], size_px: int
+) -> None:
     latents = generate_latents(
-        denoiser, torch.zeros(1, EMBEDDING), [0], size_px=size_px, steps=2, guidance_scale=2.0
+        denoiser,
+        *halves,
+        torch.zeros(1, EMBEDDING),
+        [0],
+        size_px=size_px,
+        steps=2,
+        guidance_scale=2.0,
     )
     assert latents.shape == (1, 4, size_px // 8, size_px // 8)
 
 
-def test_a_picture_does_not_depend_on_its_batch(denoiser: Denoiser) -> None:
+def test_a_picture_does_not_depend_on_its_batch(
+    denoiser: Denoiser, halves: tuple[Encoder, Decoder]
+) -> None:
     embeds = torch.randn(3, EMBEDDING, generator=torch.Generator().manual_seed(1))
     settings = {"size_px": 256, "steps": 2, "guidance_scale": 2.0}
-    together = generate_latents(denoiser, embeds, [5, 6, 7], **settings)  # type: ignore[arg-type]
-    alone = generate_latents(denoiser, embeds[1:2], [6], **settings)  # type: ignore[arg-type]
+    together = generate_latents(denoiser, *halves, embeds, [5, 6, 7], **settings)  # type: ignore[arg-type]
+    alone = generate_latents(denoiser, *halves, embeds[1:2], [6], **settings)  # type: ignore[arg-type]
     assert torch.allclose(together[1:2], alone, atol=1e-4)
 
 
-def test_progress_counts_every_step_of_every_grid(denoiser: Denoiser) -> None:
+def test_progress_counts_every_step_of_every_grid(
+    denoiser: Denoiser, halves: tuple[Encoder, Decoder]
+) -> None:
     told: list[tuple[int, int]] = []
     generate_latents(
-        denoiser, torch.zeros(1, EMBEDDING), [0], size_px=512, steps=3, guidance_scale=1.0,
+        denoiser, *halves, torch.zeros(1, EMBEDDING), [0], size_px=512, steps=3, guidance_scale=1.0,
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     total = sum(count_steps(512, 3))
@@ -60,9 +79,9 @@ def test_a_crop_has_the_positions_of_its_place() -> None:
     assert torch.equal(positions(32, 32, view=64, top=8, left=24), whole[:, 8:40, 24:56])
 
 
-def test_the_prompt_makes_a_difference(denoiser: Denoiser) -> None:
+def test_the_prompt_makes_a_difference(denoiser: Denoiser, halves: tuple[Encoder, Decoder]) -> None:
     embeds = torch.randn(2, EMBEDDING, generator=torch.Generator().manual_seed(1))
     first, second = generate_latents(
-        denoiser, embeds, [5, 5], size_px=256, steps=2, guidance_scale=2.0
+        denoiser, *halves, embeds, [5, 5], size_px=256, steps=2, guidance_scale=2.0
     )
     assert not torch.allclose(first, second, atol=1e-3)

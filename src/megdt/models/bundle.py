@@ -29,10 +29,10 @@ from megdt.models.text_encoder import TextEncoder
 
 BUNDLE = Path(__file__).parent / "bundle"
 Model = TypeVar("Model", bound=nn.Module)
-GENERATING = ("text_encoder", "denoiser", "decoder")
+GENERATING = ("text_encoder", "denoiser", "encoder", "decoder")
 """The models that make a picture of a prompt."""
 
-NAMES = (*GENERATING, "encoder", "classifier")
+NAMES = (*GENERATING, "classifier")
 
 CARD_KEYS = ("task", "data", "recipe", "steps", "seconds", "parameters", "metrics", "sha256")
 
@@ -103,6 +103,8 @@ class Bundle:
         """Draw latents; see `generation.generate_latents`. [batch, 4, size_px / 8, size_px / 8]"""
         latents = generate_latents(
             self._denoiser,
+            self._encoder,
+            self._decoder,
             torch.from_numpy(prompt_embeds).to(self.device),
             rng_seeds,
             size_px=size_px,

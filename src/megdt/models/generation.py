@@ -1,9 +1,10 @@
 """From prompt embeddings to latents of any size, in one coherent scene.
 
-A small view is drawn at once. For a large one the whole scene is first drawn on a grid of about
-32 x 32 latents; then the latent is enlarged, taken back to a middle noise level, and denoised again
-on the finer grid, where the denoiser, told how fine the grid is, adds what the coarse one could
-not hold. So 1024 pixels are one scene in three passes, not tiles.
+A small view is drawn at once. For a large one the whole scene is first drawn on a grid of 32 x 32
+latents; then it is enlarged as a picture, since latents do not survive interpolation, taken back to
+a middle noise level, and denoised again on the finer grid, where the denoiser, told how fine the
+grid is, adds what the coarse one could not hold. So 1024 pixels are one scene in three passes, not
+tiles.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
 from megdt.models.sampling import add_noise, guide, make_sigmas, sample_euler
 
 GRID = 32
 """Latents across the view that the denoiser learnt as a whole scene."""
 
-REFINE_FROM = 0.6
+REFINE_FROM = 0.4
 """Noise level from which a finer grid is denoised: the scene stays, edges are drawn anew."""
 
 SHIFT = 1.5
@@ -51,6 +53,8 @@ def count_steps(size_px: int, steps: int) -> list[int]:
 @torch.inference_mode()
 def generate_latents(
     denoiser: Denoiser,
+    encoder: Encoder,
+    decoder: Decoder,
     prompt_embeds: Float[Tensor, "batch embedding"],
     rng_seeds: Sequence[int],
     *,
@@ -63,6 +67,8 @@ def generate_latents(
 
     Args:
         denoiser: The flow model.
+        encoder: Takes an enlarged picture back to latents; used above 256 pixels alone.
+        decoder: Makes the picture to enlarge.
         prompt_embeds: [batch, embedding]
         rng_seeds: One for each picture; its noise does not depend on the rest of the batch.
         size_px: Height and width of the picture to come, a multiple of 8 from 256 on.
@@ -87,7 +93,7 @@ def generate_latents(
             sigmas, start = make_sigmas(count, shift=SHIFT), noise
         else:
             sigmas = make_sigmas(count, start=REFINE_FROM)
-            larger = functional.interpolate(latent, size=(grid, grid), mode="bicubic")
+            larger = _enlarge(latent, grid, encoder, decoder)
             hang = (0, drawn - grid)
             larger = functional.pad(larger, hang * 2, mode="replicate")
             start = add_noise(larger, REFINE_FROM, noise)
@@ -102,6 +108,15 @@ def generate_latents(
         done += count
     assert latent is not None
     return latent
+
+
+def _enlarge(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> Tensor:
+    """The same scene on a finer grid, as soft as it was."""
+    image = decoder(latent).clamp(-1, 1)
+    size = (grid * FACTOR, grid * FACTOR)
+    larger = functional.interpolate(image, size=size, mode="bicubic").clamp(-1, 1)
+    enlarged: Tensor = encoder(larger)
+    return enlarged
 
 
 def _on_grid(
