@@ -36,4 +36,4 @@ def test_another_wording_changes_less_than_another_colour(bundle: Bundle) -> Non
 
 def test_word_order_says_which_colour_belongs_to_which_flower(bundle: Bundle) -> None:
     first, second = "red tulips and white lilies", "white tulips and red lilies"
-    assert distance(bundle, first, second) > 1.0
+    assert distance(bundle, first, second) > 0.3  # blind to order, it would be 0

@@ -65,10 +65,11 @@ class Bundle:
                 f"no readable model card at {path} ({error.__class__.__name__}); reinstall megdt "
                 "or train the model with its recipe"
             ) from error
+        found: dict[str, Any] = card if isinstance(card, dict) else {}
         for key in CARD_KEYS:
-            if not isinstance(card, dict) or key not in card:
+            if key not in found:
                 raise BundleError(f"{path} has no {key!r}; train the model again with its recipe")
-        return card
+        return found
 
     @cached_property
     def checksum(self) -> str:
