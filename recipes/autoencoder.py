@@ -2,7 +2,7 @@
 
     python recipes/data.py --photos FOLDER ...        # once
     python recipes/autoencoder.py --minutes 40
-    python recipes/autoencoder.py --minutes 15 --rate 6e-4 --decoder-alone
+    python recipes/autoencoder.py --minutes 10 --rate 8e-4 --decoder-alone
 
 Data: crops of garden views at 256, 512 and 1024 pixels, and of photographs. Loss: squared error,
 heavier where the picture has detail (sky and grass would otherwise pay for soft flowers), plus
