@@ -242,7 +242,7 @@ def test_features_that_do_not_fit_are_refused_in_one_line() -> None:
 
 def test_pictures_that_do_not_fit_are_refused_in_one_line() -> None:
     picture = draw_picture()
-    others: list[NDArray[Any]] = [picture[:-1], picture / 255, picture[..., 0], picture[:0]]
+    others: list[NDArray[Any]] = [picture[:-1], picture[..., 0], picture[:0]]
     for other in others:
         with pytest.raises(RequestError, match="pictures are") as error:
             quality.psnr_db(picture, other)
