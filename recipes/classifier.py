@@ -112,7 +112,7 @@ def main() -> None:
         {
             "task": "picture to species, colour and sky",
             "recipe": "recipes/classifier.py",
-            "data": f"garden views with one dominant kind ({len(clear)} of {len(held_out)} held out)",
+            "data": f"garden views with one dominant kind, tested on {len(clear)} held-out ones",
             "steps": run.step,
             "batch": BATCH,
             "seconds": round(run.used_s()),

@@ -22,8 +22,8 @@ def make_sigmas(steps: int, *, start: float = 1.0, shift: float = 1.0) -> Tensor
     Args:
         steps: Denoising steps.
         start: The noise level to begin at, 1 being noise alone.
-        shift: Above 1, more of the steps are spent at high noise (Esser et al.,
-            arXiv:2403.03206, equation 23).
+        shift: Above 1, more of the steps are spent at high noise, and a `start` below 1 is raised
+            like every other level (Esser et al., arXiv:2403.03206, equation 23).
 
     Returns:
         [steps + 1]
