@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from megdt.codecs.prompt import TextCodec
-from megdt.link.ideal import IdealLink
+from megdt.link.energy import load_profile
+from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import ES_TO_UE
 from megdt.models.bundle import Bundle
 from megdt.models.quality import psnr_db
-from megdt.records import Delivery, Feature, Packet, Request
+from megdt.records import Delivery, Feature, Packet, Request, Side
 from megdt.scenario import seed_shape
 
 
@@ -41,9 +42,11 @@ def main() -> None:
         "prompt": TextCodec(),
         "seed": SignCodec(shape=seed_shape(request)),
     }
-    bundle, link = Bundle(), IdealLink(snr_db=0)
+    bundle, link = Bundle(), RadioLink(snr_db=0)
     links = {"prompt": link, "seed": link}
-    result = simulate(ES_TO_UE, request, models=bundle, codecs=codecs, links=links)
+    devices = {Side.ES: load_profile("edge_gpu"), Side.UE: load_profile("phone")}
+    result = simulate(ES_TO_UE, request, models=bundle, codecs=codecs, links=links, devices=devices)
+    assert result.image is not None, result.outcome
     error_free = bundle.decode(result.features["denoise"].values[None])[0]
     seed = result.ledger.crossings[1]
     print(f"{seed.bits} bits, PSNR {psnr_db(result.image, error_free):.1f} dB")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from megdt.errors import LinkError, MegdtError, ScenarioError
+from megdt.link.paper import PaperLink
 from megdt.scenario import load_scenario, override, parse_scenario
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ def test_a_scenario_survives_its_own_table() -> None:
     }
     scenario = parse_scenario(tables)
     assert parse_scenario(scenario.table()) == scenario
-    assert scenario.link.mode == "paper"
+    assert isinstance(scenario.link, PaperLink)
 
 
 def test_each_mode_has_its_own_default_codecs() -> None:
@@ -48,7 +49,7 @@ def test_settings_override_one_key() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, link, plan, request"),
+        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, devices, link, plan, request"),
         (
             {"link": {"bandwith_hz": 1}},
             r"\[link\] has no key 'bandwith_hz'; known keys: bandwidth_hz",

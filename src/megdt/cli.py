@@ -1,6 +1,7 @@
 """The command line: each command parses, calls, prints. Data on stdout, everything else on stderr.
 
-Exit codes: 0 done, 1 a check failed (recall differs, doctor found something missing), 2 bad input.
+Exit codes: 0 done, 1 no picture came across or a check failed (recall differs, doctor found something
+missing), 2 bad input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from megdt.errors import MegdtError
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress
+    from megdt.scenario import Scenario
+    from megdt.trial import Trial
 
 # Heavy modules are imported inside the commands, so that --help is instant.
 
@@ -29,7 +32,106 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+_LINK, _FILES = "Link", "Scenario and output"
+
+SnrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--snr-db", help="Mean Es/N0 per complex channel use. (default: 10)", rich_help_panel=_LINK
+    ),
+]
+ChannelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--channel",
+        help="awgn, rayleigh, rician, tdl-a to tdl-e, cdl-a to cdl-e, umi, uma, or trace:FILE. (default: awgn)",
+        rich_help_panel=_LINK,
+    ),
+]
+BandwidthOption = Annotated[
+    float | None,
+    typer.Option("--bandwidth-hz", help="Of the carrier. (default: 1e6)", rich_help_panel=_LINK),
+]
+CarrierOption = Annotated[
+    float | None,
+    typer.Option(
+        "--carrier-frequency-hz",
+        help="Gives Doppler shift and path loss. (default: 3.5e9)",
+        rich_help_panel=_LINK,
+    ),
+]
+PowerOption = Annotated[
+    float | None,
+    typer.Option(
+        "--tx-power-dbm", help="Radiated while sending. (default: 23)", rich_help_panel=_LINK
+    ),
+]
+SpeedOption = Annotated[
+    float | None,
+    typer.Option("--speed-m-s", help="Of the UE. (default: 1.5)", rich_help_panel=_LINK),
+]
+CodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--coding",
+        help="ldpc (bit-true), abstract (error rates) or ideal (capacity). (default: ldpc)",
+        rich_help_panel=_LINK,
+    ),
+]
+BaselineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        help="Also send it as webp, avif, jxl, raw pixels or prompt alone, in the seed's channel uses. (default of --compare: webp, in paper mode raw)",
+        show_default=False,
+    ),
+]
+CompareOption = Annotated[
+    bool,
+    typer.Option(
+        "--compare", help="Also write a figure: error-free, split and baseline side by side."
+    ),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        help="Height and width in pixels, such as 256, 512 or 1024. (default: 256)",
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--rng-seed", help="Another number, other chances. (default: 0)")
+]
+CodecOption = Annotated[
+    str | None,
+    typer.Option(
+        "--codec",
+        help="How the seed crosses: float32, float16, int8 or analog. (default: int8, in paper mode analog)",
+    ),
+]
+ScenarioOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--scenario",
+        help="TOML file with tables request, plan, codecs, link, devices.",
+        show_default=False,
+        rich_help_panel=_FILES,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="TABLE.KEY=VALUE",
+        help="Override one key, such as link.csi=perfect. May be repeated.",
+        show_default=False,
+        rich_help_panel=_FILES,
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_FILES),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -51,30 +153,19 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="What to draw, in your own words.", show_default=False)
     ] = None,
-    snr_db: Annotated[
-        float | None, typer.Option(help="Signal-to-noise ratio of the link. (default: 10)")
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Height and width in pixels, such as 256, 512 or 1024. (default: 256)"),
-    ] = None,
+    size: SizeOption = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps. (default: 24)")] = None,
     guidance: Annotated[
         float | None,
         typer.Option(help="How strongly the prompt leads; 1 is as trained. (default: 2.5)"),
     ] = None,
-    rng_seed: Annotated[
-        int | None, typer.Option(help="Another number, another picture. (default: 0)")
-    ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            help="How the seed crosses: float32, float16, int8 or analog. (default: int8, in paper mode analog)"
-        ),
-    ] = None,
+    rng_seed: SeedOption = None,
+    codec: CodecOption = None,
     mechanism: Annotated[
         str | None,
-        typer.Option(help="es_to_ue, or centralized for the baseline. (default: es_to_ue)"),
+        typer.Option(
+            help="es_to_ue; centralized or prompt_only for a baseline. (default: es_to_ue)"
+        ),
     ] = None,
     mode: Annotated[
         str | None,
@@ -82,60 +173,56 @@ def generate(
             help="fair (complex baseband, Es/N0) or paper (the paper's Fig. 6). (default: fair)"
         ),
     ] = None,
-    scenario: Annotated[
-        Path | None,
-        typer.Option(help="TOML file with tables request, plan, codecs, link.", show_default=False),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="TABLE.KEY=VALUE",
-            help="Override one key, such as link.bandwidth_hz=5e6. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare",
-            help="Also write a figure: error-free, split and centralized at the same SNR.",
-        ),
-    ] = False,
+    compare: CompareOption = False,
+    baseline: BaselineOption = None,
+    snr_db: SnrOption = None,
+    channel: ChannelOption = None,
+    coding: CodingOption = None,
+    bandwidth_hz: BandwidthOption = None,
+    carrier_frequency_hz: CarrierOption = None,
+    tx_power_dbm: PowerOption = None,
+    speed_m_s: SpeedOption = None,
+    scenario: ScenarioOption = None,
+    settings: SetOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where the PNG goes. (default: named after the prompt)", show_default=False
+            help="Where the PNG goes. (default: named after the prompt)",
+            show_default=False,
+            rich_help_panel=_FILES,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw PROMPT: the ES embeds and denoises, the seed crosses the air, the UE decodes."""
-    from megdt import report
+    from megdt import report, trial
     from megdt.pictures import check_writable, name_picture, save_picture
-    from megdt.scenario import load_scenario, override, parse_scenario
 
-    tables = load_scenario(scenario) if scenario is not None else {}
-    tables = override(tables, settings or [])
-    options: dict[str, dict[str, Any]] = {
-        "request": {
+    wanted = _read_scenario(
+        scenario,
+        settings,
+        request={
             "prompt": prompt,
             "size_px": size,
             "steps": steps,
             "guidance_scale": guidance,
             "rng_seed": rng_seed,
         },
-        "plan": {"mechanism": mechanism, "mode": mode},
-        "codecs": {"seed": codec},
-        "link": {"snr_db": snr_db},
-    }
-    for table, values in options.items():
-        given = {key: value for key, value in values.items() if value is not None}
-        tables[table] = {**tables.get(table, {}), **given}
-    source = str(scenario) if scenario is not None else "command line"
-    wanted = parse_scenario(tables, source=source)
-    if compare:
-        report.check_comparable(wanted)
+        plan={"mechanism": mechanism, "mode": mode},
+        codecs={"seed": codec},
+        link={
+            "snr_db": snr_db,
+            "channel": channel,
+            "coding": coding,
+            "bandwidth_hz": bandwidth_hz,
+            "carrier_frequency_hz": carrier_frequency_hz,
+            "tx_power_dbm": tx_power_dbm,
+            "speed_m_s": speed_m_s,
+        },
+    )
+    if compare and baseline is None:
+        baseline = "raw" if wanted.plan.mode == "paper" else "webp"
+    trial.check_comparable(wanted, baseline)
     path = out if out is not None else name_picture(wanted.request.prompt, Path.cwd())
     figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
     for target in (path, figure_path):
@@ -153,15 +240,130 @@ def generate(
     bundle = Bundle()
     data = report.recall_data(wanted, bundle)
     with _progress_bar() as progress:
-        outcome = report.generate(wanted, bundle, compare=compare, progress=progress)
-    figure = report.draw_figure(outcome) if compare else None
-    save_picture(path, outcome.result.image, data)
-    if figure is not None and figure_path is not None:
-        save_picture(figure_path, figure)
+        outcome = trial.generate(wanted, bundle, baseline=baseline, progress=progress)
+    if outcome.result.image is not None:
+        save_picture(path, outcome.result.image, data)
+    _finish(outcome, path, figure_path, as_json=as_json)
+
+
+@app.command()
+def transmit(
+    picture: Annotated[
+        Path, typer.Argument(help="Any picture that Pillow reads.", show_default=False)
+    ],
+    size: SizeOption = None,
+    rng_seed: SeedOption = None,
+    codec: CodecOption = None,
+    mode: Annotated[str | None, typer.Option(help="fair or paper. (default: fair)")] = None,
+    compare: CompareOption = False,
+    baseline: BaselineOption = None,
+    snr_db: SnrOption = None,
+    channel: ChannelOption = None,
+    coding: CodingOption = None,
+    bandwidth_hz: BandwidthOption = None,
+    carrier_frequency_hz: CarrierOption = None,
+    tx_power_dbm: PowerOption = None,
+    speed_m_s: SpeedOption = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the waveform as a SigMF recording NAME.sigmf-meta instead of sending it.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    scenario: ScenarioOption = None,
+    settings: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the PNG goes. (default: named after the picture)",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send PICTURE as its latent: the UE encodes, the seed crosses the air, the ES decodes.
+
+    The middle square of the picture is taken, at --size.
+    """
+    from megdt import trial
+    from megdt.pictures import check_writable, read_picture, save_picture
+
+    wanted = _read_scenario(
+        scenario,
+        settings,
+        request={"prompt": picture.name, "size_px": size, "rng_seed": rng_seed},
+        plan={"mechanism": "send_seed", "mode": mode},
+        codecs={"seed": codec},
+        link={
+            "snr_db": snr_db,
+            "channel": channel,
+            "coding": coding,
+            "bandwidth_hz": bandwidth_hz,
+            "carrier_frequency_hz": carrier_frequency_hz,
+            "tx_power_dbm": tx_power_dbm,
+            "speed_m_s": speed_m_s,
+        },
+    )
+    if compare and baseline is None:
+        baseline = "raw" if wanted.plan.mode == "paper" else "webp"
+    trial.check_comparable(wanted, baseline)
+    pixels = read_picture(picture, wanted.request.size_px)
+    path = out if out is not None else Path(f"{picture.stem}-received.png")
+    figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
+
+    from megdt.models.bundle import Bundle
+
+    if record is not None:
+        written = trial.record(wanted, pixels, Bundle(), record)
+        if as_json:
+            _print_json(written)
+        else:
+            typer.echo(
+                f"recording: {record}, {written['slots']} slots at "
+                f"{written['sample_rate_hz'] / 1e6:g} Msample/s; megdt receive {record}"
+            )
+        return
+    for target in (path, figure_path):
+        if target is not None:
+            check_writable(target)
+    outcome = trial.transmit(wanted, pixels, Bundle(), baseline=baseline)
+    if outcome.result.image is not None:
+        save_picture(path, outcome.result.image)
+    _finish(outcome, path, figure_path, as_json=as_json)
+
+
+@app.command()
+def receive(
+    recording: Annotated[
+        Path, typer.Argument(help="A SigMF recording: NAME.sigmf-meta.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the PNG goes. (default: named after the recording)", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode a RECORDING that megdt transmit --record wrote, wherever it has been since."""
+    from megdt import trial
+    from megdt.models.bundle import Bundle
+    from megdt.pictures import check_writable, save_picture
+
+    path = out if out is not None else Path(f"{recording.stem}-received.png")
+    check_writable(path)
+    outcome, image = trial.receive(recording, Bundle())
+    if image is not None:
+        save_picture(path, image)
     if as_json:
-        _print_json(report.as_json(outcome, path, figure_path))
+        _print_json({"outcome": outcome, "file": str(path) if image is not None else None})
     else:
-        report.print_summary(outcome, path, figure_path)
+        typer.echo(f"picture: {path}" if image is not None else f"{outcome}: no picture")
+    if image is None:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -178,7 +380,7 @@ def recall(
     as_json: JsonOption = False,
 ) -> None:
     """Make the same picture again from the data inside PICTURE, and say whether it is the same."""
-    from megdt import report
+    from megdt import report, trial
     from megdt.models.bundle import Bundle
     from megdt.pictures import check_writable, read_recall, save_picture
 
@@ -189,7 +391,11 @@ def recall(
     check_writable(path)
     data = report.recall_data(wanted, bundle)
     with _progress_bar() as progress:
-        image = report.generate(wanted, bundle, compare=False, progress=progress).result.image
+        outcome = trial.generate(wanted, bundle, baseline=None, progress=progress)
+    image = outcome.result.image
+    if image is None:
+        typer.echo(f"{picture}: its seed was {outcome.outcome} this time, no picture", err=True)
+        raise typer.Exit(1)
     save_picture(path, image, data)
     same = image.shape == pixels.shape and bool((image == pixels).all())
     if as_json:
@@ -217,6 +423,41 @@ def models(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def profile(
+    base: Annotated[
+        str,
+        typer.Option(help="Device whose radio is taken, and whose power where none is measured."),
+    ] = "phone",
+    name: Annotated[str, typer.Option(help="What to call this machine.")] = "this_machine",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="TOML file to write. (default: print it)", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine as a device, for the [devices] of a scenario."""
+    import tomllib
+    from datetime import date
+
+    from megdt.errors import OutputError
+    from megdt.models.bundle import Bundle
+    from megdt.profiling import measure_profile
+
+    text = measure_profile(Bundle(), name=name, date=date.today().isoformat(), base=base)
+    if out is not None:
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {out} ({error.strerror}); choose another place with --out"
+            ) from error
+    if as_json:
+        _print_json({"file": str(out) if out is not None else None, "profile": tomllib.loads(text)})
+    else:
+        typer.echo(out if out is not None else text, nl=out is not None)
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed, what is missing, and the command that installs it."""
     from dataclasses import asdict
@@ -234,6 +475,37 @@ def doctor(as_json: JsonOption = False) -> None:
             todo = "" if finding.ok else f"   to install: {finding.fix}"
             typer.echo(f"{mark} {finding.part:{width}}  {finding.found}{todo}")
     if not healthy:
+        raise typer.Exit(1)
+
+
+def _read_scenario(
+    path: Path | None, settings: list[str] | None, **options: dict[str, Any]
+) -> Scenario:
+    """The scenario of a file, --set and options, the later ones first in weight."""
+    from megdt.scenario import load_scenario, override, parse_scenario
+
+    tables = load_scenario(path) if path is not None else {}
+    tables = override(tables, settings or [])
+    for table, values in options.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        tables[table] = {**tables.get(table, {}), **given}
+    return parse_scenario(tables, source=str(path) if path is not None else "command line")
+
+
+def _finish(outcome: Trial, path: Path, figure_path: Path | None, *, as_json: bool) -> None:
+    """Figure, account, and exit code 1 where no picture came across."""
+    from megdt import report
+    from megdt.pictures import save_picture
+
+    if figure_path is not None:
+        save_picture(figure_path, report.draw_figure(outcome))
+    there = outcome.result.image is not None
+    shown = path if there else None
+    if as_json:
+        _print_json(report.as_json(outcome, shown, figure_path))
+    else:
+        report.print_summary(outcome, shown, figure_path)
+    if not there:
         raise typer.Exit(1)
 
 

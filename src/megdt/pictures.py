@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from megdt.errors import OutputError
@@ -93,6 +93,24 @@ def save_picture(
         raise OutputError(
             f"cannot write {path} ({error.strerror or error}); choose another place with --out"
         ) from error
+
+
+def read_picture(path: Path, size_px: int) -> NDArray[np.uint8]:
+    """The middle square of a picture, scaled. [size_px, size_px, 3]
+
+    Raises:
+        OutputError: If the file is not a picture that Pillow reads.
+    """
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "not a picture"
+        raise OutputError(
+            f"cannot read {path} ({reason}); give a PNG, JPEG, WebP or another picture"
+        ) from error
+    square = ImageOps.fit(upright, (size_px, size_px), Image.Resampling.LANCZOS)
+    return np.asarray(square)
 
 
 def read_recall(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:

@@ -29,8 +29,13 @@ Mode = Literal["fair", "paper"]
 """Which conventions hold: `fair` is complex baseband at unit power, Es/N0 per channel use; `paper`
 is real Gaussian noise relative to the mean square of the raw values, as in the paper's Fig. 6."""
 
-Kind = Literal["prompt", "prompt_embeds", "seed", "image"]
-"""What a feature is. A seed is a latent that crosses the air (never a random seed)."""
+Kind = Literal["prompt", "prompt_embeds", "recipe", "seed", "image"]
+"""What a feature is. A seed is a latent that crosses the air (never a random seed); a recipe is a
+prompt with the rng_seed that it is drawn with."""
+
+Outcome = Literal["delivered", "late", "lost"]
+"""What became of a packet. `late`: its deadline passed first, and the rest was not sent. `lost`: a
+block was not decoded in all its transmissions. Only a delivered packet reaches the codec."""
 
 
 MIN_SIZE_PX, MAX_SIZE_PX, MAX_STEPS = 256, 1024, 500
@@ -108,17 +113,44 @@ class Packet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Uses:
+    """Complex channel uses by what they were spent on; two real symbols of `paper` mode are one."""
+
+    data: int = 0
+    """Payload with headers, CRC and coding, or analog symbols; and what the last block left empty."""
+    retransmissions: int = 0
+    pilots: int = 0
+    control: int = 0
+    feedback: int = 0
+    """Acknowledgements and channel reports, on the way back."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.data + self.retransmissions + self.pilots + self.control + self.feedback
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
     """What comes out of the link."""
 
+    outcome: Outcome = "delivered"
     payload: bytes = b""
     symbols: NDArray[Any] | None = None
-    noise_power: float = 0.0
-    """Mean square of the noise per symbol, known to the receiver."""
-    channel_uses: int = 0
-    """Complex ones; two real symbols of `paper` mode count as one."""
+    noise_power: float | NDArray[np.float32] = 0.0
+    """Mean square of the noise, known to the receiver: one number, or one a symbol."""
+    uses: Uses = field(default_factory=Uses)
+    header_bits: int = 0
+    """Bits that the link added to the payload before coding: headers and checksums."""
+    blocks: int = 0
+    """Transport blocks."""
+    failed_first: int = 0
+    """Transport blocks whose first transmission was not decoded."""
     airtime_s: float = 0.0
-    energy_j: float = 0.0
+    """Time with the transmitter on."""
+    latency_s: float = 0.0
+    """From handing over the packet until it is decoded, waiting included."""
+    radiated_j: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +164,25 @@ class Crossing:
     kind: Kind
     codec: str
     """Class and settings of the codec."""
+    outcome: Outcome = "delivered"
     values: int
     """Numbers in the feature before coding; the paper counts 32 bits for each."""
     bits: int
-    """All that goes under the digital link; analog symbols are in channel_uses alone."""
-    channel_uses: int
+    """Payload of the digital link; analog symbols are in uses alone."""
+    header_bits: int = 0
+    uses: Uses
+    blocks: int = 0
+    failed_first: int = 0
     airtime_s: float
-    energy_j: float
-    """Radiated."""
+    latency_s: float
+    radiated_j: float
+    radio_j: float
+    """Drawn by both radios, the radiated part included: amplifier, circuits, receiving, waiting."""
+
+    @property
+    def channel_uses(self) -> int:
+        """Complex channel uses, overhead included."""
+        return self.uses.total
 
     @property
     def paper_bits(self) -> int:
@@ -156,7 +199,12 @@ class Computation:
     """"run", or "encode KIND" and "decode KIND" of a feature that crossed to the stage."""
     side: Side
     seconds: float
-    """Measured on the machine that ran it."""
+    """On the side's device: its operations over the device's speed, or as measured here where
+    nobody counted operations."""
+    measured_s: float
+    """On the machine that ran it."""
+    flops: float = 0.0
+    """Floating point operations, two a multiply-add; 0 where nobody counted."""
     energy_j: float
 
 
@@ -169,7 +217,7 @@ class Ledger:
 
     @property
     def bits(self) -> int:
-        """Digital bits of all crossings."""
+        """Payload bits of all crossings."""
         return sum(c.bits for c in self.crossings)
 
     @property
@@ -183,10 +231,16 @@ class Ledger:
         return sum(c.airtime_s for c in self.crossings)
 
     @property
+    def duration_s(self) -> float:
+        """From the request to the picture, if nothing runs side by side."""
+        waiting = sum(c.latency_s for c in self.crossings)
+        return waiting + sum(c.seconds for c in self.computations)
+
+    @property
     def energy_j(self) -> float:
-        """Radiated and computed."""
-        radiated = sum(c.energy_j for c in self.crossings)
-        return radiated + sum(c.energy_j for c in self.computations)
+        """Of radios and computing, on all sides."""
+        radio = sum(c.radio_j for c in self.crossings)
+        return radio + sum(c.energy_j for c in self.computations)
 
     def compute_s(self) -> dict[str, float]:
         """Seconds by side and stage, and by side and what was done to a feature that crossed."""
@@ -225,8 +279,10 @@ class Part:
 class Result:
     """What a generation gave."""
 
-    image: NDArray[np.uint8]
-    """RGB. [height, width, 3]"""
+    outcome: Outcome = "delivered"
+    """`late` or `lost` where a feature did not get across: then there is no picture."""
+    image: NDArray[np.uint8] | None
+    """RGB, or None. [height, width, 3]"""
     ledger: Ledger
     features: Mapping[str, Feature]
     """What every stage made, by its name."""

@@ -1,10 +1,10 @@
-"""What the commands print: a generation judged, its JSON object, tables, and the recall data."""
+"""What the commands print: a trial as JSON object and tables, the models, and the recall data."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,156 +14,124 @@ from rich.console import Console
 from rich.table import Table
 
 from megdt import __version__
-from megdt.errors import BundleError, OutputError, RequestError
-from megdt.link.channels import capacity_bits
+from megdt.errors import BundleError, OutputError
+from megdt.link.paper import PaperLink
 from megdt.pictures import draw_comparison
-from megdt.records import Ledger, Result
-from megdt.scenario import MECHANISMS, Scenario, parse_scenario
+from megdt.scenario import Scenario, parse_scenario
+from megdt.trial import Trial, feature_uses
 
 if TYPE_CHECKING:
-    from megdt.mechanisms.stages import StageProgress
     from megdt.models.bundle import Bundle
 
-BASELINE = "centralized"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A generation with what it is judged against."""
-
-    scenario: Scenario
-    result: Result
-    error_free: NDArray[np.uint8]
-    """The picture had the air done nothing. [height, width, 3]"""
-    psnr_db: float
-    baseline: Outcome | None = None
-    """The centralized generation at the same SNR, when a comparison was asked for."""
-
-
-def check_comparable(scenario: Scenario) -> None:
-    """See that a comparison with the baseline makes sense, before anything long is started.
-
-    Raises:
-        RequestError: If the scenario is the baseline itself.
-    """
-    if scenario.plan.mechanism == BASELINE:
-        raise RequestError(
-            f"mechanism is {BASELINE}, which is what --compare compares with; leave one of them out"
-        )
-
-
-def generate(
-    scenario: Scenario, bundle: Bundle, *, compare: bool, progress: StageProgress | None
-) -> Outcome:
-    """Run a scenario, judge it against the error-free picture and, if asked, the baseline."""
-    from megdt.models.bundle import GENERATING
-
-    bundle.load(*GENERATING)  # no stage is charged for reading files
-    result = scenario.run(bundle, progress=progress)
-    outcome = _judge(scenario, result, _error_free(result, bundle))
-    if not compare:
-        return outcome
-    plan = replace(scenario.plan, mechanism=BASELINE)
-    if plan.codecs["image"] == "webp":
-        # Equal channel uses: WebP may spend what the seed and its side information took.
-        budget = seed_uses(result.ledger) * capacity_bits(scenario.link.snr_db)
-        plan = replace(plan, image_bits=int(budget))
-    other = replace(scenario, plan=plan)
-    baseline = other.run(bundle, done=result.part(_shared_stages(scenario)))
-    return replace(outcome, baseline=_judge(other, baseline, outcome.error_free))
-
-
-def seed_uses(ledger: Ledger) -> int:
-    """Channel uses of all that crossed but the prompt, which every scheme sends alike."""
-    return sum(c.channel_uses for c in ledger.crossings if c.kind != "prompt")
-
-
-def _shared_stages(scenario: Scenario) -> set[str]:
-    """Stages that the mechanism and the baseline run alike, on the same side."""
-    ours, theirs = (MECHANISMS[name].stages for name in (scenario.plan.mechanism, BASELINE))
-    return {stage.name for stage in ours if stage in theirs}
-
-
-def _latent(result: Result) -> NDArray[np.float32]:
-    """The last latent that was made."""
-    latents = [f.values for f in result.features.values() if f.kind == "seed"]
-    latent: NDArray[np.float32] = latents[-1]
-    return latent
-
-
-def _error_free(result: Result, bundle: Bundle) -> NDArray[np.uint8]:
-    """The picture of the same latent, decoded where it was made."""
-    image: NDArray[np.uint8] = bundle.decode(_latent(result)[None])[0]
-    return image
-
-
-def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) -> Outcome:
-    from megdt.models.quality import psnr_db
-
-    quality = psnr_db(result.image, error_free)
-    return Outcome(scenario=scenario, result=result, error_free=error_free, psnr_db=quality)
-
-
-def as_json(outcome: Outcome, path: Path, figure: Path | None) -> dict[str, Any]:
+def as_json(trial: Trial, path: Path | None, figure: Path | None) -> dict[str, Any]:
     """One JSON object of everything measured; a PSNR without any error is null."""
     found = {
-        "file": str(path),
+        "file": str(path) if path is not None else None,
         "figure": str(figure) if figure is not None else None,
-        "latent_shape": list(_latent(outcome.result).shape),
-        **_measures(outcome),
-        "scenario": outcome.scenario.table(),
+        **_measures(trial),
+        "scenario": trial.scenario.table(),
     }
-    if outcome.baseline is not None:
-        found[BASELINE] = _measures(outcome.baseline)
+    latents = [f.values for f in trial.result.features.values() if f.kind == "seed"]
+    if latents:
+        found["latent_shape"] = list(latents[-1].shape)
+    if trial.baseline is not None:
+        found["baseline"] = _measures(trial.baseline) | {
+            "mechanism": trial.baseline.scenario.plan.mechanism,
+            "codecs": dict(trial.baseline.scenario.plan.codecs),
+        }
     return found
 
 
-def _measures(outcome: Outcome) -> dict[str, Any]:
-    ledger = outcome.result.ledger
+def _measures(trial: Trial) -> dict[str, Any]:
+    ledger = trial.result.ledger
+    finite = trial.psnr_db is not None and np.isfinite(trial.psnr_db)
     return {
+        "outcome": trial.outcome,
         "bits": ledger.bits,
         "channel_uses": ledger.channel_uses,
         "airtime_s": ledger.airtime_s,
+        "duration_s": ledger.duration_s,
         "energy_j": ledger.energy_j,
         "compute_s": ledger.compute_s(),
-        "psnr_db": outcome.psnr_db if np.isfinite(outcome.psnr_db) else None,
+        "psnr_db": trial.psnr_db if finite else None,
         "ledger": {
-            "crossings": [asdict(c) | {"paper_bits": c.paper_bits} for c in ledger.crossings],
+            "crossings": [
+                asdict(c) | {"channel_uses": c.channel_uses, "paper_bits": c.paper_bits}
+                for c in ledger.crossings
+            ],
             "computations": [asdict(c) for c in ledger.computations],
         },
     }
 
 
-def print_summary(outcome: Outcome, path: Path, figure: Path | None) -> None:
-    """A table of what crossed and what was computed, then where the picture is."""
-    ledger, plan = outcome.result.ledger, outcome.scenario.plan
-    sent = _table("crossing", "codec", "bits", "channel uses", "airtime", "radiated")
+def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
+    """Tables of what crossed and what was computed, then where the picture is."""
+    console = Console()
+    for title, one in (("", trial), ("baseline", trial.baseline)):
+        if one is not None:
+            if title:
+                console.print(f"[bold]{title}[/bold]")
+            for part in (*_cost_tables(one), _verdict(one)):
+                console.print(part)
+                console.print()
+    # Plain print: a path must not be wrapped or coloured.
+    if path is not None:
+        print(f"picture: {path}")
+    if figure is not None:
+        print(f"figure:  {figure}")
+
+
+def _cost_tables(trial: Trial) -> tuple[Table, Table]:
+    ledger, plan = trial.result.ledger, trial.scenario.plan
+    sent = _table(
+        "crossing", "codec", "bits", "channel uses", "overhead", "blocks", "on air", "there after",
+        "radio energy",
+    )  # fmt: skip
     for c in ledger.crossings:
+        uses = c.uses
+        overhead = uses.total - uses.data
         sent.add_row(
             f"{c.kind}: {c.from_side} to {c.to_side}",
             plan.codecs[c.kind],
             f"{c.bits:,}",
-            f"{c.channel_uses:,}",
+            f"{uses.total:,}",
+            f"{overhead / max(uses.total, 1):.0%}",
+            f"{c.blocks} ({c.failed_first} again)" if c.failed_first else str(c.blocks or "-"),
             f"{c.airtime_s * 1000:.1f} ms",
-            f"{c.energy_j * 1000:.2f} mJ",
+            f"{c.latency_s * 1000:.1f} ms" if c.outcome == "delivered" else c.outcome,
+            f"{c.radio_j * 1000:.1f} mJ",
         )
     done = _table("stage", "side", "seconds", "energy")
     for line in ledger.computations:
         name = line.stage if line.task == "run" else line.task
-        done.add_row(name, line.side, f"{line.seconds:.3f}", f"{line.energy_j:.2f} J")
-    quality = f"{outcome.psnr_db:.1f} dB PSNR" if np.isfinite(outcome.psnr_db) else "no error"
-    console = Console()
-    for part in (
-        sent,
-        done,
-        f"{outcome.scenario.link.snr_db:g} dB SNR in {plan.mode} mode: {quality}",
-    ):
-        console.print(part)
-        console.print()
-    # Plain print: a path must not be wrapped or coloured.
-    print(f"picture: {path}")
-    if figure is not None:
-        print(f"figure:  {figure}")
+        done.add_row(name, line.side, f"{line.seconds:.4f}", f"{line.energy_j:.3f} J")
+    return sent, done
+
+
+def _verdict(trial: Trial) -> str:
+    """One line: over which link, and how it came out."""
+    plan, ledger = trial.scenario.plan, trial.result.ledger
+    return (
+        f"{describe_link(trial.scenario)}, {plan.mode} mode: {_quality(trial)}; "
+        f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J in all"
+    )
+
+
+def _quality(trial: Trial) -> str:
+    if trial.psnr_db is None:
+        return {"late": "too late, no picture", "lost": "lost, no picture"}[trial.outcome]
+    return f"PSNR {trial.psnr_db:.1f} dB" if np.isfinite(trial.psnr_db) else "no error"
+
+
+def describe_link(scenario: Scenario) -> str:
+    """Channel, SNR and coding in a few words."""
+    link = scenario.link
+    if isinstance(link, PaperLink):
+        return f"{link.snr_db:g} dB SNR"
+    snr_db = link.mean_snr_db
+    where = link.channel if snr_db is None else f"{link.channel}, {snr_db:g} dB SNR"
+    return f"{where}, {link.coding} coding"
 
 
 def _table(*columns: str) -> Table:
@@ -174,32 +142,39 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def draw_figure(outcome: Outcome) -> NDArray[np.uint8]:
-    """Error-free, split and centralized side by side, each with its cost."""
-    assert outcome.baseline is not None
-    request, plan = outcome.scenario.request, outcome.scenario.plan
-    names = {"webp": "WebP", "analog": "raw pixels"}
-    image = outcome.baseline.scenario.plan.codecs["image"]
+def draw_figure(trial: Trial) -> NDArray[np.uint8]:
+    """Error-free, split and baseline side by side, each with its cost."""
+    assert trial.baseline is not None
+    request, plan = trial.scenario.request, trial.scenario.plan
+    other = trial.baseline.scenario.plan
+    names = {"webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL", "analog": "raw pixels"}
+    if other.mechanism == "prompt_only":
+        heading = "prompt and rng_seed alone"
+    else:
+        heading = f"picture as {names[other.codecs['image']]}"
     return draw_comparison(
-        f"“{request.prompt}”, {outcome.scenario.link.snr_db:g} dB SNR, {plan.mode} mode",
+        f"“{request.prompt}”, {describe_link(trial.scenario)}",
         (
-            (outcome.error_free, "error-free", ("as the edge server would see it",)),
-            (outcome.result.image, f"split: {plan.codecs['seed']} seed", _notes(outcome)),
-            (
-                outcome.baseline.result.image,
-                f"centralized: {names.get(image, image)}",
-                _notes(outcome.baseline),
-            ),
+            (trial.error_free, "error-free", ("as the sender sees it",)),
+            (_shown(trial), f"split: {plan.codecs['seed']} seed", _notes(trial)),
+            (_shown(trial.baseline), heading, _notes(trial.baseline)),
         ),
     )
 
 
-def _notes(outcome: Outcome) -> tuple[str, str]:
-    sent = [c for c in outcome.result.ledger.crossings if c.kind != "prompt"]
-    bits, airtime = sum(c.bits for c in sent), sum(c.airtime_s for c in sent)
-    quality = f"PSNR {outcome.psnr_db:.1f} dB" if np.isfinite(outcome.psnr_db) else "no error"
-    uses = f"{seed_uses(outcome.result.ledger):,} channel uses, {airtime * 1000:,.1f} ms"
-    return f"{quality}, {bits / 1000:,.1f} kbit" if bits else quality, uses
+def _shown(trial: Trial) -> NDArray[np.uint8]:
+    """The picture, or plain grey where there is none."""
+    if trial.result.image is not None:
+        return trial.result.image
+    return np.full_like(trial.error_free, 200)
+
+
+def _notes(trial: Trial) -> tuple[str, str]:
+    sent = [c for c in trial.result.ledger.crossings if c.kind != "prompt"]
+    bits, latency_s = sum(c.bits for c in sent), sum(c.latency_s for c in sent)
+    quality = f"{_quality(trial)}, {bits / 1000:,.1f} kbit" if bits else _quality(trial)
+    uses = feature_uses(trial.result.ledger)
+    return quality, f"{uses:,} channel uses, {latency_s * 1000:,.1f} ms"
 
 
 def recall_data(scenario: Scenario, bundle: Bundle) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Scenarios: the one place that turns TOML, and options of the command line, into objects.
 
-A scenario has four tables. Every key is a field of the dataclass named here, which holds its
+A scenario has five tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
-    [request]  records.Request     prompt, size_px, steps, guidance_scale, rng_seed
-    [plan]     records.Plan        mechanism, mode, image_bits
-    [codecs]   CODECS below        prompt, seed, image
-    [link]     link.ideal.IdealLink  snr_db, bandwidth_hz, tx_power_dbm
+    [request]  records.Request       prompt, size_px, steps, guidance_scale, rng_seed
+    [plan]     records.Plan          mechanism, mode, image_bits
+    [codecs]   CODECS below          prompt, recipe, seed, image
+    [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
+               link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
+    [devices]  Devices below         es, ue
 
 To add a mechanism or a codec, add it to the dict here.
 """
@@ -21,21 +23,39 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from megdt.codecs import Codec
-from megdt.codecs.image import AnalogImageCodec, WebpCodec
-from megdt.codecs.prompt import TextCodec
+from megdt.codecs.image import AnalogImageCodec, FileFormat, FileImageCodec
+from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
 from megdt.errors import ScenarioError
-from megdt.link.ideal import IdealLink
+from megdt.link.energy import DeviceProfile, load_profile
+from megdt.link.paper import PaperLink
+from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
-from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE
+from megdt.mechanisms.single_user import (
+    CENTRALIZED,
+    ES_TO_UE,
+    PROMPT_ONLY,
+    SEND_PICTURE,
+    SEND_SEED,
+)
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
-from megdt.records import Kind, Mode, Part, Plan, Request, Result
+from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side
 
-MECHANISMS: dict[str, Mechanism] = {m.name: m for m in (ES_TO_UE, CENTRALIZED)}
+MECHANISMS: dict[str, Mechanism] = {
+    m.name: m for m in (ES_TO_UE, CENTRALIZED, PROMPT_ONLY, SEND_SEED, SEND_PICTURE)
+}
+
+
+def _file_codec(file_format: FileFormat) -> Callable[[Request, Plan], Codec]:
+    return lambda request, plan: FileImageCodec(
+        size_px=request.size_px, file_format=file_format, budget_bits=plan.image_bits
+    )
+
 
 CODECS: dict[Kind, dict[str, Callable[[Request, Plan], Codec]]] = {
     "prompt": {"text": lambda request, plan: TextCodec()},
+    "recipe": {"text": lambda request, plan: RecipeCodec()},
     "seed": {
         "float32": lambda request, plan: QuantisedSeedCodec(
             shape=seed_shape(request), precision="float32"
@@ -49,17 +69,20 @@ CODECS: dict[Kind, dict[str, Callable[[Request, Plan], Codec]]] = {
         "analog": lambda request, plan: AnalogSeedCodec(shape=seed_shape(request), mode=plan.mode),
     },
     "image": {
-        "webp": lambda request, plan: WebpCodec(
-            size_px=request.size_px, budget_bits=plan.image_bits
-        ),
+        "webp": _file_codec("webp"),
+        "avif": _file_codec("avif"),
+        "jxl": _file_codec("jxl"),
         "analog": lambda request, plan: AnalogImageCodec(size_px=request.size_px, mode=plan.mode),
     },
 }
 
 DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
-    "fair": {"prompt": "text", "seed": "int8", "image": "webp"},
-    "paper": {"prompt": "text", "seed": "analog", "image": "analog"},
+    "fair": {"prompt": "text", "recipe": "text", "seed": "int8", "image": "webp"},
+    "paper": {"prompt": "text", "recipe": "text", "seed": "analog", "image": "analog"},
 }
+
+
+TABLES = ("request", "plan", "codecs", "link", "devices")
 
 
 def seed_shape(request: Request) -> tuple[int, int, int]:
@@ -69,12 +92,25 @@ def seed_shape(request: Request) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Devices:
+    """What the sides are: names of `link.energy.DEVICES`, or paths of profiles."""
+
+    es: str = "edge_gpu"
+    ue: str = "phone"
+
+    def profiles(self) -> dict[Side, DeviceProfile]:
+        """The profiles by side."""
+        return {Side.ES: load_profile(self.es), Side.UE: load_profile(self.ue)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
     """One generation, complete: what is wanted, what runs where, what carries it."""
 
     request: Request
     plan: Plan
-    link: IdealLink
+    link: RadioLink | PaperLink
+    devices: Devices = Devices()
 
     def run(
         self,
@@ -94,18 +130,25 @@ class Scenario:
             models=models,
             codecs=codecs,
             links=dict.fromkeys(codecs, self.link),
+            devices=self.devices.profiles(),
             done=done,
             progress=progress,
         )
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The scenario as nested tables, which `parse_scenario` turns back into it."""
-        plan, link = asdict(self.plan), asdict(self.link)
-        codecs = plan.pop("codecs")
-        link.pop("mode")
-        if plan["image_bits"] is None:
-            del plan["image_bits"]
-        return {"request": asdict(self.request), "plan": plan, "codecs": codecs, "link": link}
+        parts = {
+            "request": asdict(self.request),
+            "plan": asdict(self.plan),
+            "link": asdict(self.link),
+            "devices": asdict(self.devices),
+        }
+        parts["codecs"] = parts["plan"].pop("codecs")
+        # TOML has no null: what is left out is None.
+        return {
+            name: {key: value for key, value in table.items() if value is not None}
+            for name, table in parts.items()
+        }
 
 
 def load_scenario(path: Path) -> dict[str, Any]:
@@ -155,15 +198,14 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
         ScenarioError: If a table or key is not known, or a value has the wrong type.
         RequestError, LinkError: If a value is out of range.
     """
-    known = {"request": Request, "plan": Plan, "codecs": None, "link": IdealLink}
-    _reject_unknown(tables, tuple(known), source, "table")
+    _reject_unknown(tables, TABLES, source, "table")
     plan = _check_table(tables, "plan", Plan, source, left_out={"codecs"})
     mode: Mode = plan.get("mode", Plan.mode)
     _reject_choice(mode, get_args(Mode), f"{source} [plan] mode")
@@ -176,11 +218,16 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     for kind, name in codecs.items():
         _reject_choice(name, tuple(CODECS[kind]), f"{source} [codecs] {kind}")
     request = _check_table(tables, "request", Request, source)
-    link = _check_table(tables, "link", IdealLink, source, left_out={"mode"})
+    link_type = PaperLink if mode == "paper" else RadioLink
+    link_source = f"{source} in paper mode" if mode == "paper" else source
+    link = _check_table(tables, "link", link_type, link_source)
+    devices = Devices(**_check_table(tables, "devices", Devices, source))
+    devices.profiles()  # an unknown one is said before anything runs
     return Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
-        link=IdealLink(**link, mode=mode),
+        link=link_type(**link),
+        devices=devices,
     )
 
 
@@ -204,14 +251,14 @@ def _check_table(
     _reject_unknown(table, keys, f"{source} [{name}]", "key")
     types = get_type_hints(kind)
     for key, value in table.items():
-        wanted = types[key]
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        wanted = (types[key], *get_args(types[key]))
+        if float in wanted and isinstance(value, int) and not isinstance(value, bool):
             # Beyond the range of floats it is out of everybody's range, which is infinity's error.
             table[key] = float(value) if abs(value) < 1e300 else float("inf")
             continue
-        simple = {str: "text", int: "a whole number", float: "a number"}
-        expected = next((t for t in (int, float, str) if t in (wanted, *get_args(wanted))), str)
-        if not isinstance(value, expected) or isinstance(value, bool):
+        simple = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        expected = next((t for t in (bool, int, float, str) if t in wanted), str)
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
             raise ScenarioError(
                 f"{source} [{name}] {key} is {value!r}, expected {simple[expected]}"
             )

@@ -6,7 +6,8 @@ import pytest
 from megdt.codecs.prompt import TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
 from megdt.errors import CodecError, MechanismError
-from megdt.link.ideal import IdealLink
+from megdt.link.energy import load_profile
+from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import ES_TO_UE
 from megdt.mechanisms.stages import Mechanism, Stage
@@ -15,13 +16,14 @@ from tests.conftest import PlainModels
 
 REQUEST = Request(prompt="red poppies", size_px=256, steps=3)
 SHAPE = (4, 32, 32)
-LINK = IdealLink(snr_db=10)
+LINK = RadioLink(snr_db=10, coding="abstract")
 LINKS = {"prompt": LINK, "seed": LINK}
+DEVICES = {Side.ES: load_profile("edge_gpu"), Side.UE: load_profile("phone")}
 
 
 def test_every_stage_and_every_crossing_is_in_the_ledger(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
-    result = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
+    result = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES)  # type: ignore[arg-type]
     assert [(c.side, c.stage, c.task) for c in result.ledger.computations] == [
         ("UE", "ask", "run"),
         ("UE", "embed", "encode prompt"),
@@ -39,15 +41,19 @@ def test_every_stage_and_every_crossing_is_in_the_ledger(models: PlainModels) ->
     assert seed.paper_bits == 32 * 4096
     assert result.ledger.bits == prompt.bits + seed.bits
     assert result.ledger.channel_uses == prompt.channel_uses + seed.channel_uses
-    energies = [line.energy_j for line in (*result.ledger.crossings, *result.ledger.computations)]
+    energies = [c.radio_j for c in result.ledger.crossings]
+    energies += [c.energy_j for c in result.ledger.computations]
     assert result.ledger.energy_j == pytest.approx(sum(energies))
+    assert all(c.radio_j > c.radiated_j > 0 for c in result.ledger.crossings)
     assert result.image.shape == (256, 256, 3)
 
 
 def test_the_same_request_gives_the_same_picture(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
     first, second = (
-        simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS).image  # type: ignore[arg-type]
+        simulate(
+            ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES
+        ).image  # type: ignore[arg-type]
         for _ in range(2)
     )
     assert (first == second).all()
@@ -58,7 +64,9 @@ def test_noise_depends_on_the_rng_seed(models: PlainModels) -> None:
     other = Request(prompt="red poppies", size_px=256, steps=3, rng_seed=1)
     done = Part(features={"denoise": Feature(kind="seed", values=np.ones(SHAPE, np.float32))})
     first, second = (
-        simulate(ES_TO_UE, r, models=models, codecs=codecs, links=LINKS, done=done).image  # type: ignore[arg-type]
+        simulate(
+            ES_TO_UE, r, models=models, codecs=codecs, links=LINKS, devices=DEVICES, done=done
+        ).image  # type: ignore[arg-type]
         for r in (REQUEST, other)
     )
     assert (first != second).any()
@@ -66,7 +74,7 @@ def test_noise_depends_on_the_rng_seed(models: PlainModels) -> None:
 
 def test_the_decoder_is_told_the_noise_of_the_air(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
-    simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
+    simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES)  # type: ignore[arg-type]
     assert models.noise_power is not None
     # Unit-variance latents at 10 dB: about a tenth, by the seed's own power.
     assert models.noise_power[0] == pytest.approx(0.1, rel=0.2)
@@ -74,9 +82,11 @@ def test_the_decoder_is_told_the_noise_of_the_air(models: PlainModels) -> None:
 
 def test_stages_that_are_done_are_not_run_again_and_keep_their_cost(models: PlainModels) -> None:
     codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
-    first = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
+    first = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES)  # type: ignore[arg-type]
     part = first.part({"ask", "embed", "denoise"})
-    again = simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, done=part)  # type: ignore[arg-type]
+    again = simulate(
+        ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES, done=part
+    )  # type: ignore[arg-type]
     assert models.denoised == 1
     assert again.ledger.bits == first.ledger.bits
     assert again.ledger.computations[:5] == first.ledger.computations[:5]
@@ -87,7 +97,7 @@ def test_stages_that_are_done_are_not_run_again_and_keep_their_cost(models: Plai
 def test_a_stage_that_is_done_must_be_there(models: PlainModels) -> None:
     done = Part(features={"paint": Feature(kind="seed", values=np.ones(SHAPE, np.float32))})
     with pytest.raises(MechanismError, match="stage 'paint' is done, but es_to_ue has no such"):
-        simulate(ES_TO_UE, REQUEST, models=models, codecs={}, links={}, done=done)
+        simulate(ES_TO_UE, REQUEST, models=models, codecs={}, links={}, devices=DEVICES, done=done)
 
 
 def test_a_side_that_has_a_feature_needs_it_only_once(models: PlainModels) -> None:
@@ -97,7 +107,7 @@ def test_a_side_that_has_a_feature_needs_it_only_once(models: PlainModels) -> No
         Stage(name="again", side=Side.UE, inputs=("denoise",), makes="image", run=decode.run),
     ))  # fmt: skip
     codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
-    result = simulate(twice, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
+    result = simulate(twice, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES)  # type: ignore[arg-type]
     assert [c.kind for c in result.ledger.crossings] == ["prompt", "seed"]
     assert (result.features["again"].values == result.features["decode"].values).all()
 
@@ -105,7 +115,14 @@ def test_a_side_that_has_a_feature_needs_it_only_once(models: PlainModels) -> No
 def test_a_stage_makes_what_it_says(models: PlainModels) -> None:
     liar = Stage(name="lie", side=Side.UE, makes="image", run=ES_TO_UE.stages[0].run)
     with pytest.raises(MechanismError, match="'lie' of m made a prompt, it says it makes a image"):
-        simulate(Mechanism(name="m", stages=(liar,)), REQUEST, models=models, codecs={}, links={})
+        simulate(
+            Mechanism(name="m", stages=(liar,)),
+            REQUEST,
+            models=models,
+            codecs={},
+            links={},
+            devices=DEVICES,
+        )
 
 
 def test_the_simulator_knows_no_mechanism(models: PlainModels) -> None:
@@ -116,7 +133,7 @@ def test_the_simulator_knows_no_mechanism(models: PlainModels) -> None:
             for s in ES_TO_UE.stages
         ),
     )
-    result = simulate(on_device, REQUEST, models=models, codecs={}, links={})
+    result = simulate(on_device, REQUEST, models=models, codecs={}, links={}, devices=DEVICES)
     assert result.ledger.crossings == ()
     assert result.ledger.channel_uses == 0
 
@@ -124,7 +141,7 @@ def test_the_simulator_knows_no_mechanism(models: PlainModels) -> None:
 def test_a_crossing_without_codec_is_refused(models: PlainModels) -> None:
     with pytest.raises(MechanismError, match=r"seed crosses from denoise \(ES\) to decode \(UE\)"):
         simulate(
-            ES_TO_UE, REQUEST, models=models, codecs={"prompt": TextCodec()}, links=LINKS  # type: ignore[arg-type]
+            ES_TO_UE, REQUEST, models=models, codecs={"prompt": TextCodec()}, links=LINKS, devices=DEVICES  # type: ignore[arg-type]
         )  # fmt: skip
 
 
@@ -145,14 +162,14 @@ def test_a_codec_cannot_pass_anything_by_the_link(models: PlainModels) -> None:
 
     codecs = {"prompt": TextCodec(), "seed": CheatingCodec()}
     with pytest.raises(CodecError, match="nothing arrived"):
-        simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS)  # type: ignore[arg-type]
+        simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES)  # type: ignore[arg-type]
 
 
 def test_progress_names_the_stage(models: PlainModels) -> None:
     told: list[tuple[str, int, int]] = []
     codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
     simulate(
-        ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS,  # type: ignore[arg-type]
+        ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES,  # type: ignore[arg-type]
         progress=lambda stage, done, total: told.append((stage, done, total)),
     )  # fmt: skip
     assert told == [("denoise", 3, 3)]

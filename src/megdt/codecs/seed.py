@@ -130,7 +130,7 @@ def from_symbols(delivery: Delivery, count: int, mode: Mode) -> tuple[NDArray[np
             "both ends must follow the same plan"
         )
     if mode == "paper":
-        return symbols.astype(np.float32), delivery.noise_power
+        return symbols.astype(np.float32), float(delivery.noise_power)
     if len(delivery.payload) != 2:
         raise CodecError(
             f"the gain of analog symbols arrived as {len(delivery.payload)} bytes, it has 2; "
@@ -138,8 +138,17 @@ def from_symbols(delivery: Delivery, count: int, mode: Mode) -> tuple[NDArray[np
         )
     gain = float(np.frombuffer(delivery.payload, "<f2")[0])
     pairs = np.stack((symbols.real, symbols.imag), 1).ravel()[:count]
-    # Half of a complex symbol's noise falls on each of its two numbers.
-    return (pairs * gain).astype(np.float32), gain**2 * delivery.noise_power / 2
+    noise = np.asarray(delivery.noise_power, np.float64)
+    if np.ptp(noise) == 0:
+        # Half of a complex symbol's noise falls on each of its two numbers.
+        return (pairs * gain).astype(np.float32), gain**2 * float(noise.flat[0]) / 2
+    # The share of the signal in what arrived differs from symbol to symbol. Each is weighted by
+    # its own share, and the whole given as if noise of one power had left the same error.
+    share = 1 / (1 + noise)
+    mean_error = float(np.mean(1 - share))
+    level = mean_error / (1 - mean_error)
+    weights = np.repeat(share * (1 + level), 2)[:count]
+    return (pairs * weights * gain).astype(np.float32), gain**2 * level / 2
 
 
 def check_seed(values: Any, shape: tuple[int, int, int]) -> NDArray[np.float32]:

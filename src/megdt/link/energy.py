@@ -1,36 +1,209 @@
-"""Energy of computing: measured seconds times a device's power while it computes."""
+"""Devices: how fast they compute, and what computing, sending and receiving cost them.
+
+A device is a TOML file in which every number carries its source; `devices/` holds those that come
+with the package. Times follow from floating point operations, so a ledger says what the device
+would need and not what the machine needed that ran the simulation.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from megdt.records import Side
+from megdt.errors import ScenarioError
+
+_FOLDER = Path(__file__).parent / "devices"
+
+DEVICES = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+"""Names of the devices that come with the package."""
+
+# Field of the profile: where it stands in the file.
+_PLACES = {
+    "flops_per_s": ("compute", "flops_per_s"),
+    "compute_power_w": ("compute", "active_power_w"),
+    "compute_idle_power_w": ("compute", "idle_power_w"),
+    "transmit_circuit_power_w": ("radio", "transmit_circuit_power_w"),
+    "amplifier_efficiency": ("radio", "amplifier_efficiency"),
+    "receive_power_w": ("radio", "receive_power_w"),
+    "radio_idle_power_w": ("radio", "idle_power_w"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
-    """A device's power while a stage runs on it, and where the number is from."""
+    """What a device can do and what it draws.
+
+    Args:
+        name: Of the device.
+        flops_per_s: Floating point operations a second on convolutional networks, 2 for each
+            multiply-add; what is reached, not the peak.
+        compute_power_w: Drawn while computing.
+        compute_idle_power_w: Drawn by the same parts while they wait.
+        transmit_circuit_power_w: Drawn while sending by all of the transmitter but its amplifier.
+        amplifier_efficiency: Radiated power over what grows with it.
+        receive_power_w: Drawn while receiving.
+        radio_idle_power_w: Drawn by the radio while nothing is sent or received.
+        sources: Where each number is from, by the name of its field.
+        description: What the device is.
+
+    Raises:
+        ScenarioError: If a number is not one, is out of its range or has no source.
+    """
 
     name: str
-    active_power_w: float
-    source: str
+    flops_per_s: float
+    compute_power_w: float
+    compute_idle_power_w: float
+    transmit_circuit_power_w: float
+    amplifier_efficiency: float
+    receive_power_w: float
+    radio_idle_power_w: float
+    sources: Mapping[str, str] = field(repr=False, hash=False)
+    description: str = field(default="", repr=False)
 
-    def energy_j(self, seconds: float) -> float:
-        """Energy of computing for this long."""
-        return seconds * self.active_power_w
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ScenarioError("a device has an empty name; call it something")
+        for attribute, (table, key) in _PLACES.items():
+            where = f"{self.name} [{table}] {key}"
+            _check(attribute, getattr(self, attribute), self.sources.get(attribute), where)
+
+    def compute_s(self, flops: float) -> float:
+        """Seconds that this many floating point operations take."""
+        return flops / self.flops_per_s
+
+    def compute_j(self, seconds: float) -> float:
+        """Joules of computing for this long."""
+        return seconds * self.compute_power_w
+
+    def transmit_j(self, airtime_s: float, radiated_j: float) -> float:
+        """Joules of sending: what the amplifier takes, and the rest of the chain.
+
+        Args:
+            airtime_s: Seconds on the air.
+            radiated_j: Radiated meanwhile.
+        """
+        return radiated_j / self.amplifier_efficiency + airtime_s * self.transmit_circuit_power_w
+
+    def receive_j(self, airtime_s: float) -> float:
+        """Joules of receiving for this long."""
+        return airtime_s * self.receive_power_w
+
+    def radio_idle_j(self, seconds: float) -> float:
+        """Joules of a radio that waits for this long."""
+        return seconds * self.radio_idle_power_w
+
+    def toml(self) -> str:
+        """The profile as the text of a file that `load_profile` reads."""
+        lines = [f"name = {_quote(self.name)}", f"description = {_quote(self.description)}"]
+        last = ""
+        for attribute, (table, key) in _PLACES.items():
+            if table != last:
+                lines += ["", f"[{table}]"]
+            last = table
+            source = _quote(self.sources[attribute])
+            lines.append(f"{key} = {{ value = {getattr(self, attribute)!r}, source = {source} }}")
+        return "\n".join(lines) + "\n"
 
 
-PROFILES = {
-    Side.ES: DeviceProfile(
-        name="two cores of a server",
-        active_power_w=7.5,
-        source="AMD EPYC 9654 data sheet: 360 W TDP over 96 cores, times 2",
-    ),
-    Side.UE: DeviceProfile(
-        name="phone",
-        active_power_w=5.0,
-        source="order of magnitude of a phone's sustained power before it throttles; an assumption",
-    ),
-}
-"""What the ledger charges computing with. Seconds are measured where the program runs, so the
-joules say what these seconds would cost on such a device, not what the device would need."""
+def load_profile(name_or_path: str) -> DeviceProfile:
+    """Read a device.
+
+    Args:
+        name_or_path: One of DEVICES, or the path to a file, which has a slash or ends in .toml.
+
+    Raises:
+        ScenarioError: If there is no such device, the file cannot be read, or it has a key too
+            many, one too few or a wrong value.
+    """
+    if name_or_path in DEVICES:
+        path, source = _FOLDER / f"{name_or_path}.toml", f"device {name_or_path}"
+    elif name_or_path.endswith(".toml") or "/" in name_or_path or "\\" in name_or_path:
+        path, source = Path(name_or_path), name_or_path
+    else:
+        near = difflib.get_close_matches(name_or_path, DEVICES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ScenarioError(
+            f"device is {name_or_path!r}, known: {', '.join(DEVICES)}, or a path to a .toml file{hint}"
+        )
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError(
+            f"cannot read device {path} ({error.strerror}); check the path, or take one of "
+            f"{', '.join(DEVICES)}"
+        ) from error
+    except ValueError as error:  # not UTF-8, not TOML, or a number too long to read
+        raise ScenarioError(f"{path} is not TOML: {error}") from error
+    return _parse(tables, source)
+
+
+def _parse(tables: Mapping[str, Any], source: str) -> DeviceProfile:
+    _match_keys(tables, ("name", "description", "compute", "radio"), source)
+    for key in ("name", "description"):
+        if not isinstance(tables[key], str):
+            raise ScenarioError(f"{source} has {key} = {tables[key]!r}, expected text")
+    for table in ("compute", "radio"):
+        if not isinstance(tables[table], dict):
+            raise ScenarioError(
+                f"{source} has {table} = {tables[table]!r}, expected a table [{table}]"
+            )
+        keys = tuple(key for place, key in _PLACES.values() if place == table)
+        _match_keys(tables[table], keys, f"{source} [{table}]")
+    numbers, sources = {}, {}
+    for attribute, (table, key) in _PLACES.items():
+        entry = tables[table][key]
+        if not isinstance(entry, dict):
+            raise ScenarioError(
+                f"{source} [{table}] {key} is {entry!r}, expected "
+                f'{{ value = {entry!r}, source = "where the number is from" }}'
+            )
+        _match_keys(entry, ("value", "source"), f"{source} [{table}] {key}")
+        _check(attribute, entry["value"], entry["source"], f"{source} [{table}] {key}")
+        numbers[attribute], sources[attribute] = float(entry["value"]), entry["source"]
+    return DeviceProfile(
+        name=tables["name"], description=tables["description"], sources=sources, **numbers
+    )
+
+
+def _match_keys(found: Mapping[str, Any], wanted: tuple[str, ...], where: str) -> None:
+    """See that a table has these keys and no others."""
+    for key in found:
+        if key not in wanted:
+            near = difflib.get_close_matches(key, wanted, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ScenarioError(
+                f"{where} has no key {key!r}; known keys: {', '.join(wanted)}{hint}"
+            )
+    for key in wanted:
+        if key not in found:
+            raise ScenarioError(f"{where} lacks {key!r}; it needs {', '.join(wanted)}")
+
+
+def _check(attribute: str, value: Any, source: Any, where: str) -> None:
+    """See that a number is one, in its range, and has a source."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ScenarioError(f"{where} is {value!r}, expected a number")
+    if attribute == "amplifier_efficiency":
+        good, wanted = 0 < value <= 1, "above 0 and at most 1"
+    elif attribute == "flops_per_s":
+        good, wanted = 0 < value < 1e300, "above 0 and finite"
+    else:
+        good, wanted = 0 <= value < 1e300, "from 0 on and finite"
+    if not good:  # also for nan
+        found = f"{value:g}" if -1e300 < value < 1e300 or isinstance(value, float) else "too large"
+        raise ScenarioError(f"{where} is {found}, expected a number {wanted}")
+    if not isinstance(source, str) or not source.strip():
+        raise ScenarioError(
+            f"{where} has no source; say in words where the number is from, or what is assumed"
+        )
+
+
+def _quote(text: str) -> str:
+    # JSON strings are TOML strings, but for this one character that TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

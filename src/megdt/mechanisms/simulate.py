@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,9 +15,20 @@ import numpy as np
 from megdt.codecs import Codec
 from megdt.errors import MechanismError
 from megdt.link import Link
-from megdt.link.energy import PROFILES
+from megdt.link.energy import DeviceProfile
 from megdt.mechanisms.stages import Job, Mechanism, Models, Stage, StageProgress
-from megdt.records import Computation, Crossing, Feature, Kind, Ledger, Part, Request, Result, Side
+from megdt.records import (
+    Computation,
+    Crossing,
+    Feature,
+    Kind,
+    Ledger,
+    Outcome,
+    Part,
+    Request,
+    Result,
+    Side,
+)
 
 
 def simulate(
@@ -26,6 +38,7 @@ def simulate(
     models: Models,
     codecs: Mapping[Kind, Codec],
     links: Mapping[Kind, Link],
+    devices: Mapping[Side, DeviceProfile],
     done: Part | None = None,
     progress: StageProgress | None = None,
 ) -> Result:
@@ -37,12 +50,14 @@ def simulate(
         models: Sub-models of all sides.
         codecs: How each kind of feature is coded where it changes side.
         links: What carries each kind of feature.
+        devices: What the sides are; they price computing and radio.
         done: Stages that ran before: they are not run again, and what they cost is taken over.
             So one generation can be sent under many conditions.
         progress: Told of every step of long stages.
 
     Returns:
-        Picture, ledger, and every stage's feature.
+        Picture, ledger, and every stage's feature. Where a feature is late or lost on the air, its
+        outcome and what has been done and spent until then, without a picture.
 
     Raises:
         MechanismError: If a feature crosses for which there is no codec or no link, a stage makes
@@ -56,34 +71,49 @@ def simulate(
                 f"stage {name!r} is done, but {mechanism.name} has no such stage; it has "
                 f"{', '.join(stages)}"
             )
-    run = _Run(request=request, codecs=codecs, links=links)
+    run = _Run(request=request, codecs=codecs, links=links, devices=devices)
     run.crossings += done.ledger.crossings
     run.computations += done.ledger.computations
     features: dict[str, Feature] = dict(done.features)
     for stage in mechanism.stages:
         if stage.name in features:
             continue
-        inputs = [
-            run.carry(features[name], stages[name], stage)
-            if stages[name].side != stage.side
-            else features[name]
-            for name in stage.inputs
-        ]
+        inputs = []
+        for name in stage.inputs:
+            feature = features[name]
+            if stages[name].side != stage.side:
+                outcome, arrived = run.carry(feature, stages[name], stage)
+                if arrived is None:
+                    return Result(
+                        outcome=outcome, image=None, ledger=run.ledger(), features=features
+                    )
+                feature = arrived
+            inputs.append(feature)
         tell = partial(progress, stage.name) if progress is not None else None
         job = Job(request=request, models=models, progress=tell)
+        before = getattr(models, "flops", 0.0)
         started = time.perf_counter()
         feature = stage.run(job, *inputs)
-        run.charge(stage, "run", stage.side, time.perf_counter() - started)
+        spent = time.perf_counter() - started
+        run.charge(stage, "run", stage.side, spent, flops=getattr(models, "flops", 0.0) - before)
         if feature.kind != stage.makes:
             raise MechanismError(
                 f"stage {stage.name!r} of {mechanism.name} made a {feature.kind}, it says it makes "
                 f"a {stage.makes}; mend the stage"
             )
         features[stage.name] = feature
-    ledger = Ledger(crossings=tuple(run.crossings), computations=tuple(run.computations))
     return Result(
-        image=features[mechanism.stages[-1].name].values, ledger=ledger, features=features
+        image=features[mechanism.stages[-1].name].values, ledger=run.ledger(), features=features
     )
+
+
+def air_rng(request: Request, source: Side, target: Side, number: int) -> np.random.Generator:
+    """Draws channel and noise of the `number`-th packet from source to target.
+
+    The same for every mechanism and codec, so that what is compared meets the same channel.
+    """
+    direction = zlib.crc32(f"{source}->{target}".encode())
+    return np.random.default_rng((request.rng_seed, direction, number))
 
 
 @dataclass(kw_only=True)
@@ -93,22 +123,40 @@ class _Run:
     request: Request
     codecs: Mapping[Kind, Codec]
     links: Mapping[Kind, Link]
+    devices: Mapping[Side, DeviceProfile]
     crossings: list[Crossing] = field(default_factory=list)
     computations: list[Computation] = field(default_factory=list)
     arrived: dict[tuple[str, Side], Feature] = field(default_factory=dict)
     """Features that have crossed: a side that has one needs it only once."""
+    sent: Counter[Side] = field(default_factory=Counter)
 
-    def charge(self, stage: Stage, task: str, side: Side, seconds: float) -> None:
-        joules = PROFILES[side].energy_j(seconds)
+    def ledger(self) -> Ledger:
+        return Ledger(crossings=tuple(self.crossings), computations=tuple(self.computations))
+
+    def charge(
+        self, stage: Stage, task: str, side: Side, measured_s: float, *, flops: float = 0.0
+    ) -> None:
+        device = self.devices[side]
+        seconds = device.compute_s(flops) if flops else measured_s
         self.computations.append(
-            Computation(stage=stage.name, task=task, side=side, seconds=seconds, energy_j=joules)
+            Computation(
+                stage=stage.name,
+                task=task,
+                side=side,
+                seconds=seconds,
+                measured_s=measured_s,
+                flops=flops,
+                energy_j=device.compute_j(seconds),
+            )
         )
 
-    def carry(self, feature: Feature, source: Stage, target: Stage) -> Feature:
+    def carry(
+        self, feature: Feature, source: Stage, target: Stage
+    ) -> tuple[Outcome, Feature | None]:
         """Take one feature over the air: encode, send, decode, charge."""
         place = (source.name, target.side)
         if place in self.arrived:
-            return self.arrived[place]
+            return "delivered", self.arrived[place]
         for table, what in ((self.codecs, "codec"), (self.links, "link")):
             if feature.kind not in table:
                 raise MechanismError(
@@ -119,16 +167,20 @@ class _Run:
         transmitter, link = self.codecs[feature.kind], self.links[feature.kind]
         # Two codecs of one plan, as on two machines: what the first remembers is not sent.
         receiver = copy.deepcopy(transmitter)
-        # Each edge draws from its own generator: its noise does not depend on what else is sent.
-        edge = zlib.crc32(f"{source.name}->{target.side}".encode())
-        rng = np.random.default_rng((self.request.rng_seed, edge))
+        rng = air_rng(self.request, source.side, target.side, self.sent[source.side])
+        self.sent[source.side] += 1
         started = time.perf_counter()
         packet = transmitter.encode(feature)
         self.charge(target, f"encode {feature.kind}", source.side, time.perf_counter() - started)
         delivery = link.send(packet, rng)
-        started = time.perf_counter()
-        received = receiver.decode(delivery)
-        self.charge(target, f"decode {feature.kind}", target.side, time.perf_counter() - started)
+        sender, taker = self.devices[source.side], self.devices[target.side]
+        waiting_s = max(delivery.latency_s - delivery.airtime_s, 0.0)
+        radio_j = (
+            sender.transmit_j(delivery.airtime_s, delivery.radiated_j)
+            + taker.receive_j(delivery.airtime_s)
+            + sender.radio_idle_j(waiting_s)
+            + taker.radio_idle_j(waiting_s)
+        )
         self.crossings.append(
             Crossing(
                 source=source.name,
@@ -137,12 +189,23 @@ class _Run:
                 to_side=target.side,
                 kind=feature.kind,
                 codec=repr(transmitter),
-                values=0 if isinstance(feature.values, str) else feature.values.size,
+                outcome=delivery.outcome,
+                values=feature.values.size if isinstance(feature.values, np.ndarray) else 0,
                 bits=packet.bits,
-                channel_uses=delivery.channel_uses,
+                header_bits=delivery.header_bits,
+                uses=delivery.uses,
+                blocks=delivery.blocks,
+                failed_first=delivery.failed_first,
                 airtime_s=delivery.airtime_s,
-                energy_j=delivery.energy_j,
+                latency_s=delivery.latency_s,
+                radiated_j=delivery.radiated_j,
+                radio_j=radio_j,
             )
         )
+        if delivery.outcome != "delivered":
+            return delivery.outcome, None
+        started = time.perf_counter()
+        received = receiver.decode(delivery)
+        self.charge(target, f"decode {feature.kind}", target.side, time.perf_counter() - started)
         self.arrived[place] = received
-        return received
+        return "delivered", received

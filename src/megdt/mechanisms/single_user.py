@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from megdt.errors import MechanismError
 from megdt.mechanisms.stages import Job, Mechanism, Stage
 from megdt.records import Feature, Side
 
@@ -38,6 +41,32 @@ def decode(job: Job, seed: Feature) -> Feature:
     return Feature(kind="image", values=job.models.decode(seed.values[None], noise_power)[0])
 
 
+def ask_recipe(job: Job) -> Feature:
+    """Prompt and rng_seed: all that it takes to draw the picture."""
+    return Feature(kind="recipe", values=(job.request.prompt, job.request.rng_seed))
+
+
+def generate(job: Job, recipe: Feature) -> Feature:
+    """The whole generation on one side, from what the recipe says."""
+    prompt, rng_seed = recipe.values
+    request = replace(job.request, prompt=prompt, rng_seed=rng_seed)
+    job = replace(job, request=request)
+    return decode(job, denoise(job, embed(job, Feature(kind="prompt", values=prompt))))
+
+
+def sense(job: Job) -> Feature:
+    """A picture that is there already: its feature is given, nothing is run."""
+    raise MechanismError(
+        f"no picture was given to send (the prompt is {job.request.prompt!r}); pass it as the done "
+        "feature of stage sense"
+    )
+
+
+def encode(job: Job, image: Feature) -> Feature:
+    """Picture to latent."""
+    return Feature(kind="seed", values=job.models.encode(image.values[None])[0])
+
+
 def show(job: Job, image: Feature) -> Feature:
     """The picture as it arrived."""
     del job
@@ -66,3 +95,31 @@ CENTRALIZED = Mechanism(
     ),
 )
 """The baseline: the whole picture is made at the ES, and the picture crosses the air."""
+
+PROMPT_ONLY = Mechanism(
+    name="prompt_only",
+    stages=(
+        Stage(name="ask", side=Side.ES, makes="recipe", run=ask_recipe),
+        Stage(name="generate", side=Side.UE, inputs=("ask",), makes="image", run=generate),
+    ),
+)
+"""The baseline for a UE that holds the whole model: prompt and rng_seed cross, nothing else."""
+
+SEND_SEED = Mechanism(
+    name="send_seed",
+    stages=(
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="encode", side=Side.UE, inputs=("sense",), makes="seed", run=encode),
+        Stage(name="decode", side=Side.ES, inputs=("encode",), makes="image", run=decode),
+    ),
+)
+"""A picture that the UE has goes to the ES as its latent."""
+
+SEND_PICTURE = Mechanism(
+    name="send_picture",
+    stages=(
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="show", side=Side.ES, inputs=("sense",), makes="image", run=show),
+    ),
+)
+"""The baseline of that: the picture itself crosses, under an image codec."""

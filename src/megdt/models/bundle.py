@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,9 +24,9 @@ from megdt.errors import BundleError, RequestError
 from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.classifier import SceneClassifier, classify
-from megdt.models.denoiser import Denoiser
+from megdt.models.denoiser import Denoiser, _Attention
 from megdt.models.generation import generate_latents
-from megdt.models.text_encoder import TextEncoder
+from megdt.models.text_encoder import TextEncoder, split_words
 
 BUNDLE = Path(__file__).parent / "bundle"
 Model = TypeVar("Model", bound=nn.Module)
@@ -50,6 +51,16 @@ class Bundle:
     def __init__(self, folder: Path = BUNDLE, *, device: str = "cpu") -> None:
         self.folder = folder
         self.device = torch.device(device)
+        self._flops = 0.0
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations of embed, denoise, decode and encode so far.
+
+        Each multiply-add counts as 2. Convolutions, matrix products and attention are counted, what
+        is done element by element is not. Classifying is no part of a generation, and not counted.
+        """
+        return self._flops
 
     def card(self, name: str) -> dict[str, Any]:
         """The model card: data, steps, seconds, metrics, checksum.
@@ -202,7 +213,27 @@ class Bundle:
             )
         # channels_last is the faster layout for convolutions, a third on the CPU.
         model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model.eval()
+        model.eval()
+        if name in GENERATING:
+            self._count_flops(model)
+        return model
+
+    def _count_flops(self, model: nn.Module) -> None:
+        """From now on, add to `flops` what each call of the model takes."""
+        forward, counted = model.forward, dict[Any, int]()
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            call = (*map(_shape, args), *((key, _shape(value)) for key, value in kwargs.items()))
+            if call in counted:
+                output = forward(*args, **kwargs)
+            else:
+                with _watch(model, *args) as flops:
+                    output = forward(*args, **kwargs)
+                counted[call] = sum(flops)
+            self._flops += counted[call]
+            return output
+
+        model.forward = count
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -231,3 +262,53 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
 
 def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.float().cpu().numpy()
+
+
+def _shape(argument: Any) -> Any:
+    """All of an argument that the operations of a call depend on."""
+    if isinstance(argument, Tensor):
+        return argument.shape
+    if argument is None:
+        return None
+    return len(argument), _longest(argument)
+
+
+def _longest(prompts: Sequence[str]) -> int:
+    return max(1, *(len(split_words(prompt)) for prompt in prompts))
+
+
+@contextmanager
+def _watch(model: nn.Module, *args: Any) -> Iterator[list[int]]:
+    """The floating point operations of a call, layer by layer, once it is over."""
+    flops: list[int] = []
+    if isinstance(model, TextEncoder):
+        # Not layer by layer: hooks would keep torch from running its fused transformer.
+        flops.append(_text_flops(model, *args))
+        yield flops
+        return
+
+    def add(layer: nn.Module, args: Any, output: Tensor) -> None:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            # Every number that comes out is a sum over the weights of one output channel.
+            flops.append(2 * output.numel() * layer.weight[0].numel())
+        elif isinstance(layer, _Attention):
+            # Queries by keys, and what comes of it by values; the rest of it is layers itself.
+            flops.append(4 * output.numel() * output[0, 0].numel())
+
+    hooks = [layer.register_forward_hook(add) for layer in model.modules() if layer is not model]
+    try:
+        yield flops
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _text_flops(model: TextEncoder, prompts: Sequence[str]) -> int:
+    """Floating point operations of embedding prompts: each is as long as the longest."""
+    width = model.position.shape[1]
+    tokens = 1 + _longest(prompts)
+    token = 0
+    for block in model.blocks.layers:
+        attention = 2 * width * 4 * width + 4 * tokens * width
+        token += attention + 4 * width * block.linear1.out_features
+    return len(prompts) * (tokens * token + 2 * model.project.weight.numel())

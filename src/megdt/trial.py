@@ -1,0 +1,214 @@
+"""A scenario run and judged: against the error-free picture, and against a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.codecs import Codec
+from megdt.errors import RequestError
+from megdt.link.radio import RadioLink
+from megdt.link.recording import read_recording, write_recording
+from megdt.mechanisms.simulate import air_rng
+from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, SEND_PICTURE, SEND_SEED
+from megdt.records import Feature, Ledger, Outcome, Part, Result
+from megdt.scenario import CODECS, MECHANISMS, Scenario, parse_scenario
+
+if TYPE_CHECKING:
+    from megdt.mechanisms.stages import StageProgress
+    from megdt.models.bundle import Bundle
+
+BASELINES = ("webp", "avif", "jxl", "raw", "prompt")
+"""The picture under an image codec in the channel uses that the seed took; raw pixels as analog
+symbols, in as many as they need; prompt and rng_seed for a UE that holds the whole model."""
+
+_WHOLE_PICTURE = {ES_TO_UE.name: CENTRALIZED, SEND_SEED.name: SEND_PICTURE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A run with what it is judged against."""
+
+    scenario: Scenario
+    result: Result
+    error_free: NDArray[np.uint8]
+    """The picture that the air should not have changed. [height, width, 3]"""
+    psnr_db: float | None
+    """Infinite without any error; None without a picture."""
+    baseline: Trial | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the picture."""
+        return self.result.outcome
+
+
+def check_comparable(scenario: Scenario, baseline: str | None) -> None:
+    """See that a comparison makes sense, before anything long is started.
+
+    Raises:
+        RequestError: If there is no such baseline, or none for the scenario's mechanism.
+    """
+    if baseline is None:
+        return
+    if baseline not in BASELINES:
+        raise RequestError(
+            f"baseline is {baseline!r}, known: {', '.join(BASELINES)}; choose one of these"
+        )
+    mechanism = scenario.plan.mechanism
+    if mechanism not in _WHOLE_PICTURE:
+        raise RequestError(
+            f"mechanism is {mechanism}, which is a baseline itself; leave out the comparison or "
+            f"take {' or '.join(_WHOLE_PICTURE)}"
+        )
+    if baseline == "prompt" and mechanism != ES_TO_UE.name:
+        raise RequestError(
+            "baseline is 'prompt', but a picture that is there already has none; choose one of "
+            f"{', '.join(BASELINES[:-1])}"
+        )
+    if scenario.plan.mode == "paper" and baseline not in ("raw", "prompt"):
+        raise RequestError(
+            f"baseline is {baseline!r}, the paper compares with raw pixels; take raw, or fair mode"
+        )
+
+
+def generate(
+    scenario: Scenario, bundle: Bundle, *, baseline: str | None, progress: StageProgress | None
+) -> Trial:
+    """Run a scenario; judge it against the picture decoded where its latent was made."""
+    from megdt.models.bundle import GENERATING
+
+    bundle.load(*GENERATING)  # no stage is charged for reading files
+    result = scenario.run(bundle, progress=progress)
+    latents = [f.values for f in result.features.values() if f.kind == "seed"]
+    if latents:
+        error_free = bundle.decode(latents[-1][None])[0]
+    elif result.image is not None:
+        error_free = result.image  # all of it was made on one side
+    else:
+        size_px = scenario.request.size_px
+        error_free = np.full((size_px, size_px, 3), 128, np.uint8)
+    return _compare(_judge(scenario, result, error_free), bundle, baseline)
+
+
+def transmit(
+    scenario: Scenario, picture: NDArray[np.uint8], bundle: Bundle, *, baseline: str | None
+) -> Trial:
+    """Send a picture that is there already; judge what arrives against it.
+
+    Args:
+        scenario: Its mechanism is "send_seed" or "send_picture".
+        picture: Of the request's size. [size_px, size_px, 3]
+        bundle: The autoencoder.
+        baseline: One of BASELINES, or None.
+    """
+    bundle.load("encoder", "decoder")
+    done = Part(features={"sense": Feature(kind="image", values=picture)})
+    result = scenario.run(bundle, done=done)
+    return _compare(_judge(scenario, result, picture), bundle, baseline)
+
+
+def record(
+    scenario: Scenario, picture: NDArray[np.uint8], bundle: Bundle, path: Path
+) -> dict[str, Any]:
+    """Write a picture's seed as a SigMF recording instead of sending it.
+
+    Args:
+        scenario: In fair mode; its mean SNR chooses the MCS.
+        picture: Of the request's size. [size_px, size_px, 3]
+        bundle: The autoencoder.
+        path: NAME.sigmf-meta.
+
+    Returns:
+        What the file holds, for a report.
+
+    Raises:
+        RequestError: If the scenario's link has no waveform, or no SNR to choose an MCS by.
+    """
+    link = scenario.link
+    if not isinstance(link, RadioLink) or link.mean_snr_db is None:
+        raise RequestError(
+            "a recording needs fair mode and a channel with snr_db, which chooses its MCS; leave "
+            "out --mode paper and --channel"
+        )
+    packet = _seed_codec(scenario).encode(
+        Feature(kind="seed", values=bundle.encode(picture[None])[0])
+    )
+    transport = link.transport
+    burst = write_recording(
+        packet,
+        path,
+        grid=replace(transport.grid, pilots=True, control=True),
+        snr_db=link.mean_snr_db,
+        carrier_frequency_hz=link.carrier_frequency_hz,
+        mcs_table=link.mcs_table,
+        plan=scenario.table(),
+    )
+    return {
+        "file": str(path),
+        "bits": packet.bits,
+        "analog_symbols": burst.analog_symbols,
+        "slots": len(burst.digital_slots()) + len(burst.analog_slots()),
+        "mcs_table": burst.mcs_table,
+        "mcs_index": burst.mcs_index,
+        "sample_rate_hz": burst.sample_rate_hz,
+    }
+
+
+def receive(path: Path, bundle: Bundle) -> tuple[Outcome, NDArray[np.uint8] | None]:
+    """The picture of a recording, or None where it cannot be decoded.
+
+    Raises:
+        LinkError, ScenarioError, CodecError: If the file is not a recording of a seed.
+    """
+    delivery, plan = read_recording(path)
+    scenario = parse_scenario(plan, source=str(path))
+    if delivery.outcome != "delivered":
+        return delivery.outcome, None
+    seed = _seed_codec(scenario).decode(delivery)
+    noise_power = np.array([seed.noise_power], np.float32)
+    return "delivered", bundle.decode(seed.values[None], noise_power)[0]
+
+
+def _seed_codec(scenario: Scenario) -> Codec:
+    return CODECS["seed"][scenario.plan.codecs["seed"]](scenario.request, scenario.plan)
+
+
+def feature_uses(ledger: Ledger) -> int:
+    """Channel uses of all that crossed but the prompt, which schemes send alike."""
+    return sum(c.channel_uses for c in ledger.crossings if c.kind != "prompt")
+
+
+def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) -> Trial:
+    from megdt.models.quality import psnr_db
+
+    quality = None if result.image is None else psnr_db(result.image, error_free)
+    return Trial(scenario=scenario, result=result, error_free=error_free, psnr_db=quality)
+
+
+def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
+    if baseline is None:
+        return trial
+    scenario = trial.scenario
+    plan = scenario.plan
+    if baseline == "prompt":
+        other = replace(scenario, plan=replace(plan, mechanism=PROMPT_ONLY.name))
+        result = other.run(bundle)
+        return replace(trial, baseline=_judge(other, result, trial.error_free))
+    mechanism = _WHOLE_PICTURE[plan.mechanism]
+    codec = "analog" if baseline == "raw" else baseline
+    plan = replace(plan, mechanism=mechanism.name, codecs={**plan.codecs, "image": codec})
+    seed = next((c for c in trial.result.ledger.crossings if c.kind == "seed"), None)
+    if codec != "analog" and seed is not None:
+        rng = air_rng(scenario.request, seed.from_side, seed.to_side, 0)
+        bits = scenario.link.payload_bits(feature_uses(trial.result.ledger), rng)
+        plan = replace(plan, image_bits=bits)
+    other = replace(scenario, plan=plan)
+    # What both do alike is not done twice.
+    stages = {s.name for s in MECHANISMS[scenario.plan.mechanism].stages if s in mechanism.stages}
+    result = other.run(bundle, done=trial.result.part(stages))
+    return replace(trial, baseline=_judge(other, result, trial.error_free))
