@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from megdt.link.adaptation import MCS_TABLES, Mcs
+from megdt.link.adaptation import MCS_TABLES, Mcs, transport_block_bits
 from megdt.link.channels import awgn
+from megdt.link.grid import Grid
 from megdt.link.modem import SoftBuffer, encode, layout, modulate
 from megdt.link.qam import effective_snr_db
 
 OUT = Path(__file__).parent.parent / "src" / "megdt" / "link" / "waterfalls.json"
-PAYLOADS = (24, 120, 504, 1480, 3752, 8400)
-"""Of one code block; the largest exist in base graph 1 alone."""
+PAYLOADS = (120, 504, 1480, 3752, 8400)
+"""Of one code block, besides what a single resource block holds; the largest exist in base graph 1
+alone."""
 
 
 def block_errors(mcs: Mcs, payload_bits: int, snr_db: float, blocks: int, seed: int) -> int:
@@ -92,6 +94,13 @@ def schemes() -> Iterator[Mcs]:
         yield Mcs(bits_per_symbol=order, rate_1024=rate)
 
 
+def sizes(mcs: Mcs) -> list[int]:
+    """Payloads from one resource block on, in one code block."""
+    least = transport_block_bits(Grid().block_data_elements, mcs)
+    larger = [p for p in PAYLOADS if p > least and layout(p, mcs.code_rate).blocks == 1]
+    return [least, *larger]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -104,10 +113,8 @@ def main() -> None:
         if arguments.quick and mcs.rate_1024 != 602:
             continue
         points = []
-        for payload_bits in PAYLOADS:
-            if layout(payload_bits, mcs.code_rate).blocks > 1:
-                continue
-            blocks = 20 if arguments.quick else 400 if payload_bits < 3000 else 200
+        for payload_bits in sizes(mcs):
+            blocks = 20 if arguments.quick else 300 if payload_bits < 3000 else 120
             size, middle, deviation = measure(mcs, payload_bits, blocks)
             points.append([size, round(middle, 3), round(deviation, 3)])
         curves.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import subprocess
 from dataclasses import fields
@@ -14,9 +13,11 @@ import typer
 
 from megdt import __version__
 from megdt.cli import app
-from megdt.link.ideal import IdealLink
+from megdt.link.energy import DEVICES
+from megdt.link.radio import CHANNELS, DEFAULT_SNR_DB, RadioLink
 from megdt.records import Plan, Request
-from megdt.scenario import CODECS, MECHANISMS
+from megdt.scenario import CODECS, MECHANISMS, Devices
+from megdt.trial import BASELINES
 
 ROOT = Path(__file__).parent.parent
 COMMAND_LINE = (ROOT / "docs" / "command_line.md").read_text()
@@ -85,13 +86,28 @@ def test_every_command_and_option_is_documented() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [f.name for kind in (Request, Plan, IdealLink) for f in fields(kind) if f.name != "codecs"]
+    [
+        f.name
+        for kind in (Request, Plan, RadioLink, Devices)
+        for f in fields(kind)
+        if f.name != "codecs"
+    ]
     + [str(kind) for kind in CODECS]
     + [name for names in CODECS.values() for name in names]
-    + list(MECHANISMS),
+    + list(MECHANISMS)
+    + list(DEVICES),
 )
 def test_every_scenario_key_and_choice_is_documented(key: str) -> None:
     assert f"`{key}`" in SCENARIOS
+
+
+def test_every_channel_and_baseline_is_documented() -> None:
+    for name in CHANNELS:
+        family = name.rstrip("abcde").rstrip("-") if "-" in name else name
+        assert f"`{family}" in SCENARIOS
+        assert f"`{family}" in COMMAND_LINE
+    for name in BASELINES:
+        assert f"`{name}`" in COMMAND_LINE
 
 
 @pytest.mark.parametrize(
@@ -111,9 +127,15 @@ def test_the_changelog_and_citation_know_this_version() -> None:
 
 
 def test_defaults_in_help_are_the_defaults_in_code() -> None:
-    text = inspect.getsource(__import__("megdt.cli", fromlist=["generate"]).generate)
-    told = dict(re.findall(r"(\w+): Annotated\[[^\]]*\(default: ([\w.]+)", text))
-    assert float(told["snr_db"]) == IdealLink.snr_db
+    command = typer.main.get_command(app).commands["generate"]  # type: ignore[attr-defined]
+    helps = {parameter.name: getattr(parameter, "help", None) or "" for parameter in command.params}
+    found = {name: re.search(r"\(default: ([\w.]+)", text) for name, text in helps.items()}
+    told = {name: match[1] for name, match in found.items() if match}
+    assert float(told["snr_db"]) == DEFAULT_SNR_DB
+    for name in ("bandwidth_hz", "carrier_frequency_hz", "tx_power_dbm", "speed_m_s"):
+        assert float(told[name]) == getattr(RadioLink, name)
+    for name in ("channel", "coding"):
+        assert told[name] == getattr(RadioLink, name)
     assert int(told["size"]) == Request.size_px
     assert int(told["steps"]) == Request.steps
     assert float(told["guidance"]) == Request.guidance_scale

@@ -85,20 +85,18 @@ def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
 def _cost_tables(trial: Trial) -> tuple[Table, Table]:
     ledger, plan = trial.result.ledger, trial.scenario.plan
     sent = _table(
-        "crossing", "codec", "bits", "channel uses", "overhead", "blocks", "on air", "there after",
-        "radio energy",
-    )  # fmt: skip
+        "sent", "codec", "bits", "uses", "overhead", "blocks", "failed", "arrives", "radio"
+    )
     for c in ledger.crossings:
         uses = c.uses
-        overhead = uses.total - uses.data
         sent.add_row(
-            f"{c.kind}: {c.from_side} to {c.to_side}",
+            f"{c.kind} to {c.to_side}",
             plan.codecs[c.kind],
             f"{c.bits:,}",
             f"{uses.total:,}",
-            f"{overhead / max(uses.total, 1):.0%}",
-            f"{c.blocks} ({c.failed_first} again)" if c.failed_first else str(c.blocks or "-"),
-            f"{c.airtime_s * 1000:.1f} ms",
+            f"{(uses.total - uses.data) / max(uses.total, 1):.0%}",
+            str(c.blocks or "-"),
+            str(c.failed_first if c.blocks else "-"),
             f"{c.latency_s * 1000:.1f} ms" if c.outcome == "delivered" else c.outcome,
             f"{c.radio_j * 1000:.1f} mJ",
         )
@@ -111,9 +109,9 @@ def _cost_tables(trial: Trial) -> tuple[Table, Table]:
 
 def _verdict(trial: Trial) -> str:
     """One line: over which link, and how it came out."""
-    plan, ledger = trial.scenario.plan, trial.result.ledger
+    ledger = trial.result.ledger
     return (
-        f"{describe_link(trial.scenario)}, {plan.mode} mode: {_quality(trial)}; "
+        f"{describe_link(trial.scenario)}: {_quality(trial)}; "
         f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J in all"
     )
 
@@ -128,17 +126,17 @@ def describe_link(scenario: Scenario) -> str:
     """Channel, SNR and coding in a few words."""
     link = scenario.link
     if isinstance(link, PaperLink):
-        return f"{link.snr_db:g} dB SNR"
+        return f"{link.snr_db:g} dB SNR in paper mode"
     snr_db = link.mean_snr_db
-    where = link.channel if snr_db is None else f"{link.channel}, {snr_db:g} dB SNR"
-    return f"{where}, {link.coding} coding"
+    where = link.channel if snr_db is None else f"{link.channel} at {snr_db:g} dB SNR"
+    return f"{where}, {link.coding}"
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        left = column in ("crossing", "codec", "stage", "side", "part", "found", "to do")
-        table.add_column(column, justify="left" if left else "right")
+        left = column in ("sent", "codec", "stage", "side", "part", "found", "to do")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     return table
 
 

@@ -14,7 +14,15 @@ from megdt.errors import RequestError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
 from megdt.mechanisms.simulate import air_rng
-from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, SEND_PICTURE, SEND_SEED
+from megdt.mechanisms.single_user import (
+    CENTRALIZED,
+    ES_TO_UE,
+    PROMPT_ONLY,
+    SEND_PICTURE,
+    SEND_SEED,
+    draw,
+)
+from megdt.mechanisms.stages import Job
 from megdt.records import Feature, Ledger, Outcome, Part, Result
 from megdt.scenario import CODECS, MECHANISMS, Scenario, parse_scenario
 
@@ -84,14 +92,7 @@ def generate(
 
     bundle.load(*GENERATING)  # no stage is charged for reading files
     result = scenario.run(bundle, progress=progress)
-    latents = [f.values for f in result.features.values() if f.kind == "seed"]
-    if latents:
-        error_free = bundle.decode(latents[-1][None])[0]
-    elif result.image is not None:
-        error_free = result.image  # all of it was made on one side
-    else:
-        size_px = scenario.request.size_px
-        error_free = np.full((size_px, size_px, 3), 128, np.uint8)
+    error_free = _error_free(scenario, result, bundle, needed=baseline is not None)
     return _compare(_judge(scenario, result, error_free), bundle, baseline)
 
 
@@ -181,6 +182,24 @@ def _seed_codec(scenario: Scenario) -> Codec:
 def feature_uses(ledger: Ledger) -> int:
     """Channel uses of all that crossed but the prompt, which schemes send alike."""
     return sum(c.channel_uses for c in ledger.crossings if c.kind != "prompt")
+
+
+def _error_free(
+    scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
+) -> NDArray[np.uint8]:
+    """The picture of the latent, decoded where it was made."""
+    latents = [f.values for f in result.features.values() if f.kind == "seed"]
+    if latents:
+        image: NDArray[np.uint8] = bundle.decode(latents[-1][None])[0]
+        return image
+    if result.image is not None:
+        return result.image  # all of it was made on one side
+    if needed:  # the prompt did not come across; a baseline is judged all the same
+        job = Job(request=scenario.request, models=bundle)
+        recipe = Feature(kind="recipe", values=(scenario.request.prompt, scenario.request.rng_seed))
+        drawn: NDArray[np.uint8] = draw(job, recipe).values
+        return drawn
+    return np.full((scenario.request.size_px, scenario.request.size_px, 3), 128, np.uint8)
 
 
 def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) -> Trial:

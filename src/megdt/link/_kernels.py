@@ -40,6 +40,22 @@ def demap_axis(
 
 
 @njit(cache=True, nogil=True)
+def gold_sequence(start: int, length: int) -> NDArray[Any]:
+    """The first bits of 3GPP TS 38.211, section 5.2.1; `start` is its c_init."""
+    skipped = 1600
+    bits = np.empty(length, np.uint8)
+    first, second = 1, start
+    for i in range(skipped + length):
+        if i >= skipped:
+            bits[i - skipped] = (first ^ second) & 1
+        feedback = (first ^ (first >> 3)) & 1
+        first = (first >> 1) | (feedback << 30)
+        feedback = (second ^ (second >> 1) ^ (second >> 2) ^ (second >> 3)) & 1
+        second = (second >> 1) | (feedback << 30)
+    return bits
+
+
+@njit(cache=True, nogil=True)
 def crc(bits: NDArray[Any], polynomial: int, length: int) -> int:
     """Remainder of the bits, first bit first, as 3GPP TS 38.212, section 5.1, defines it."""
     register = 0

@@ -39,7 +39,7 @@ LIFTING_SIZES = tuple(sorted(size for sizes in LIFTING_SETS for size in sizes))
 _SYSTEMATIC = {1: 22, 2: 10}
 _COLUMNS = {1: 68, 2: 52}
 
-MAX_ITERATIONS = 20
+MAX_ITERATIONS = 30
 OFFSET = 0.5
 """What min-sum is taken to overestimate each message by; of 0.2 to 0.65 the best at all rates."""
 _CLIP = np.float32(1e4)
@@ -121,7 +121,7 @@ class LdpcCode:
         _ldpc_kernels.encode(
             words, graph.starts, graph.columns, graph.shifts, systematic, graph.core
         )
-        return words.reshape(information.shape[0], -1)
+        return words.reshape(-1, self.codeword_bits)
 
     def decode(self, llrs: NDArray[np.float32], *, max_iterations: int = MAX_ITERATIONS) -> Decoded:
         """Find the most likely words, or come near them.
@@ -142,7 +142,7 @@ class LdpcCode:
         graph, size = _lifted(self), self.lifting_size
         # A copy, which the decoder works on; bounded, so that sums stay exact.
         posterior = np.clip(llrs, -_CLIP, _CLIP, dtype=np.float32)
-        posterior = posterior.reshape(llrs.shape[0], -1, size)
+        posterior = posterior.reshape(-1, _COLUMNS[self.base_graph], size)
         bits = np.empty((llrs.shape[0], _SYSTEMATIC[self.base_graph], size), np.uint8)
         iterations = np.empty(llrs.shape[0], np.int64)
         _ldpc_kernels.decode(
@@ -156,7 +156,8 @@ class LdpcCode:
             bits,
             iterations,
         )
-        return Decoded(bits.reshape(llrs.shape[0], -1), iterations > 0, np.abs(iterations))
+        bits = bits.reshape(-1, self.information_bits)
+        return Decoded(bits, iterations > 0, np.abs(iterations))
 
     def _check(self, values: NDArray[Any], width: int, name: str) -> None:
         if values.ndim != 2 or values.shape[1] != width:

@@ -1,7 +1,7 @@
 """Transport blocks: CRC, segmentation, LDPC, rate matching, interleaving, soft combining.
 
     payload -> + CRC -> code blocks -> + CRC each -> LDPC -> circular buffer -> E bits of a
-    redundancy version -> bit interleaver -> QAM, and the same way back
+    redundancy version -> bit interleaver -> scrambler -> QAM, and the same way back
 
 References:
     3GPP TS 38.212, sections 5.1 (CRC), 5.2.2 (segmentation), 5.3.2 (LDPC), 5.4.2 (rate matching).
@@ -121,7 +121,8 @@ def modulate(
         order = _buffer_order(plan, redundancy_version)
         chosen = word[np.resize(order, size * bits_per_symbol)]
         bits.append(chosen.reshape(bits_per_symbol, size).T.ravel())
-    return map_bits(np.concatenate(bits), bits_per_symbol)
+    scrambled = np.concatenate(bits) ^ scrambling(symbols * bits_per_symbol)
+    return map_bits(scrambled, bits_per_symbol)
 
 
 class SoftBuffer:
@@ -150,6 +151,7 @@ class SoftBuffer:
             bits_per_symbol: Of its modulation.
         """
         llrs = demap(symbols, noise_power, bits_per_symbol)
+        llrs *= 1 - 2 * scrambling(llrs.size).astype(np.float32)
         order = _buffer_order(self.plan, redundancy_version)
         start = 0
         for row, size in zip(self.llrs, _shares(symbols.size, self.plan.blocks), strict=True):
@@ -175,6 +177,23 @@ class SoftBuffer:
         if (crc(payload, plan.crc) != bits[plan.payload_bits :]).any():
             return None
         return payload
+
+
+def scrambling(length: int) -> NDArray[np.uint8]:
+    """Pseudo-random bits that are added to the coded ones, so that any payload has unit power.
+
+    References:
+        TS 38.211, sections 5.2.1 and 7.3.1.1, for RNTI 1 and scrambling identity 0.
+    """
+    return _scrambling(1 << max(12, (length - 1).bit_length()))[:length]
+
+
+@cache
+def _scrambling(length: int) -> NDArray[np.uint8]:
+    from megdt.link._kernels import gold_sequence
+
+    bits: NDArray[np.uint8] = gold_sequence(1 << 15, length)
+    return bits
 
 
 def _shares(symbols: int, blocks: int) -> list[int]:

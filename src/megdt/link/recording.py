@@ -38,7 +38,15 @@ from megdt.link.grid import (
     pilot_values,
 )
 from megdt.link.modem import SoftBuffer, encode, layout, modulate
-from megdt.link.transport import HEADER_BYTES, check_symbols, cut_block, frame, unframe, usable_mcs
+from megdt.link.transport import (
+    HEADER_BYTES,
+    blocks_for,
+    check_symbols,
+    cut_block,
+    frame,
+    room,
+    unframe,
+)
 from megdt.records import Delivery, Packet
 
 BLER_TARGET = 1e-3
@@ -63,7 +71,7 @@ class Burst:
     @property
     def mcs(self) -> Mcs:
         """Of every block."""
-        return usable_mcs(self.grid, MCS_TABLES[self.mcs_table], self.mcs_index)
+        return MCS_TABLES[self.mcs_table][self.mcs_index]
 
     @property
     def fft_size(self) -> int:
@@ -78,12 +86,10 @@ class Burst:
 
     def digital_slots(self) -> list[int]:
         """Resource blocks of each slot that holds a transport block."""
-        found, left, sequence = [], self.data_bytes, 0
+        found, left = [], self.data_bytes
         while left > 0:
-            blocks, bits = cut_block(self.grid, self.mcs, bytes(left), sequence)
-            found.append(blocks)
-            left -= bits.size // 8 - HEADER_BYTES
-            sequence += 1
+            found.append(blocks_for(self.grid, self.mcs, left))
+            left -= room(self.grid, found[-1], self.mcs)
         return found
 
     def analog_slots(self) -> list[int]:
@@ -179,9 +185,9 @@ def read_recording(path: Path) -> tuple[Delivery, dict[str, Any]]:
     """
     burst, plan, samples = _read(path)
     grid = burst.grid
-    start = _find_start(samples, burst)
     sizes: list[tuple[int, int | None]] = [(blocks, None) for blocks in burst.digital_slots()]
     sizes += [(-(-n // grid.block_data_elements), n) for n in burst.analog_slots()]
+    start = _find_start(samples, burst, len(sizes))
     received = []
     for index, (blocks, _) in enumerate(sizes):
         first = start + index * 15 * burst.fft_size
@@ -252,11 +258,6 @@ def _modulate(slot: NDArray[np.complex64], burst: Burst) -> NDArray[np.complex64
 def _demodulate(samples: NDArray[np.complex64], burst: Burst, blocks: int) -> NDArray[np.complex64]:
     """Samples of one slot back to its elements. [14, 12 * blocks]"""
     size, carriers = burst.fft_size, burst.grid.resource_blocks * BLOCK_SUBCARRIERS
-    if samples.size < 15 * size:
-        raise LinkError(
-            f"recording ends {15 * size - samples.size} samples before its last slot does; "
-            "record it again, whole"
-        )
     # A quarter of the prefix early: room for a start that was found a little late.
     early = size * 9 // 512
     first, rows = 0, []
@@ -280,12 +281,21 @@ def _preamble(burst: Burst) -> NDArray[np.complex64]:
     return times.astype(np.complex64)
 
 
-def _find_start(samples: NDArray[np.complex64], burst: Burst) -> int:
-    """First sample after the preamble, by correlation with it."""
+def _find_start(samples: NDArray[np.complex64], burst: Burst, slots: int) -> int:
+    """First sample after the preamble, by correlation with it.
+
+    Raises:
+        LinkError: If so many slots do not fit into the recording.
+    """
     known = _preamble(burst)
+    latest = samples.size - known.size - slots * 15 * burst.fft_size
+    if latest < 0:
+        raise LinkError(
+            f"recording ends {-latest} samples before its last slot does; take it whole"
+        )
     length = 2 ** math.ceil(math.log2(samples.size + known.size))
     match = np.fft.ifft(np.fft.fft(samples, length) * np.fft.fft(known, length).conj())
-    return int(np.argmax(np.abs(match[: samples.size]))) + known.size
+    return int(np.argmax(np.abs(match[: latest + 1]))) + known.size
 
 
 def _levels(slots: list[NDArray[np.complex64]]) -> tuple[float, float]:
@@ -379,22 +389,27 @@ def _read(path: Path) -> tuple[Burst, dict[str, Any], NDArray[np.complex64]]:
         raise LinkError(
             f"{path} does not hold together ({reason}); take a whole recording with its .sigmf-data"
         ) from error
-    burst, plan = _parse_burst(meta, path)
+    burst, plan = _parse_burst(meta, path, samples.size)
     if not np.isfinite(samples).all():
         raise LinkError(f"{path} has samples that are not finite; record it again")
     return burst, plan, samples
 
 
-def _parse_burst(meta: Mapping[str, Any], path: Path) -> tuple[Burst, dict[str, Any]]:
+def _parse_burst(meta: Mapping[str, Any], path: Path, samples: int) -> tuple[Burst, dict[str, Any]]:
     found, plan = meta.get("megdt:burst"), meta.get("megdt:plan")
     if not (isinstance(found, dict) and isinstance(plan, dict)) or set(found) != set(_FRAME_KEYS):
         raise LinkError(
             f"{path} has no megdt:burst with {', '.join(_FRAME_KEYS)} in its metadata; only "
             "recordings that megdt wrote can be decoded"
         )
-    counts = [found[k] for k in _FRAME_KEYS if k != "bandwidth_hz"]
-    if not all(type(n) is int and 0 <= n < 2**40 for n in counts):
-        raise LinkError(f"{path} has megdt:burst {found}, expected whole numbers; record it again")
+    # Every byte and symbol takes samples: no burst has more of them than it has samples.
+    for key in _FRAME_KEYS:
+        kinds, limit = ((int, float), 1e12) if key == "bandwidth_hz" else ((int,), samples)
+        if type(found[key]) not in kinds or not 0 <= found[key] <= limit:
+            raise LinkError(
+                f"{path} has {key} {found[key]!r} in megdt:burst, which does not fit {samples} "
+                "samples; take a whole recording"
+            )
     adaptation = LinkAdaptation(mcs_table=found["mcs_table"], mcs_index=found["mcs_index"])
     grid = Grid(
         bandwidth_hz=float(found["bandwidth_hz"]),

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -113,13 +112,6 @@ class Transport:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:  # also catches nan
                 raise LinkError(f"{name} is {value:g}, this link takes {low:g} to {high:g}; {hint}")
-        table, index = self.adaptation.mcs_table, self.adaptation.mcs_index
-        fixed = MCS_TABLES[table][-1 if index is None else index]
-        if room(self.grid, self.grid.resource_blocks, fixed) <= 0:
-            raise LinkError(
-                f"mcs_index {index} of table {table} carries no data in a slot of "
-                f"{self.grid.bandwidth_hz:g} Hz; choose a higher one or more bandwidth"
-            )
 
     def send(self, packet: Packet, rng: np.random.Generator) -> Delivery:
         """Carry one packet.
@@ -159,10 +151,10 @@ class Transport:
         elements = grid.resource_blocks * grid.block_data_elements
         loop = self.adaptation.begin()
         index = loop.choose(loop.report(air.snr(air.grid.resource_blocks), elements), elements)
-        mcs = usable_mcs(grid, MCS_TABLES[self.adaptation.mcs_table], index)
+        mcs = MCS_TABLES[self.adaptation.mcs_table][index]
         left, data = uses - _FEEDBACK_USES, -_LENGTH_BYTES - _CHECKSUM_BYTES
         while (blocks := min(grid.resource_blocks, (left - _FEEDBACK_USES) // BLOCK_ELEMENTS)) > 0:
-            data += max(room(grid, blocks, mcs), 0)
+            data += room(grid, blocks, mcs)
             left -= blocks * BLOCK_ELEMENTS + _FEEDBACK_USES
         return 8 * max(data, 0)
 
@@ -405,31 +397,32 @@ def unframe(data: bytes) -> bytes | None:
 
 
 def room(grid: Grid, blocks: int, mcs: Mcs) -> int:
-    """Bytes of data in a transport block."""
+    """Bytes of data in a transport block; the smallest holds one."""
     return transport_block_bits(blocks * grid.block_data_elements, mcs) // 8 - HEADER_BYTES
 
 
-def usable_mcs(grid: Grid, table: Sequence[Mcs], index: int) -> Mcs:
-    """The MCS, or the next one that holds more than its header on a narrow carrier."""
-    return next(mcs for mcs in table[index:] if room(grid, grid.resource_blocks, mcs) > 0)
+def blocks_for(grid: Grid, mcs: Mcs, data_bytes: int) -> int:
+    """Resource blocks of the next transport block: a whole slot, or as few as will do."""
+    blocks = grid.resource_blocks
+    if room(grid, blocks, mcs) > data_bytes:
+        blocks = next(b for b in range(1, blocks + 1) if room(grid, b, mcs) >= data_bytes)
+    return blocks
 
 
 def cut_block(grid: Grid, mcs: Mcs, data: bytes, sequence: int) -> tuple[int, NDArray[np.uint8]]:
-    """A block with the first of the data: a whole slot, or as little of one as will do.
+    """The first of the data as a transport block.
 
     Returns:
         Its resource blocks, and its bits: sequence number, data, zeros.
     """
-    blocks = grid.resource_blocks
-    if room(grid, blocks, mcs) > len(data):
-        blocks = next(b for b in range(1, blocks + 1) if room(grid, b, mcs) >= len(data))
+    blocks = blocks_for(grid, mcs, len(data))
     size = room(grid, blocks, mcs)
     content = sequence.to_bytes(HEADER_BYTES, "little") + data[:size].ljust(size, b"\0")
     return blocks, np.unpackbits(np.frombuffer(content, np.uint8))
 
 
 def _next_block(air: _Air, mcs_index: int, data: bytes, sequence: int) -> _Block:
-    mcs = usable_mcs(air.grid, MCS_TABLES[air.transport.adaptation.mcs_table], mcs_index)
+    mcs = MCS_TABLES[air.transport.adaptation.mcs_table][mcs_index]
     blocks, bits = cut_block(air.grid, mcs, data, sequence)
     return _Block(mcs=mcs, resource_blocks=blocks, plan=layout(bits.size, mcs.code_rate), bits=bits)
 

@@ -46,7 +46,7 @@ def ask_recipe(job: Job) -> Feature:
     return Feature(kind="recipe", values=(job.request.prompt, job.request.rng_seed))
 
 
-def generate(job: Job, recipe: Feature) -> Feature:
+def draw(job: Job, recipe: Feature) -> Feature:
     """The whole generation on one side, from what the recipe says."""
     prompt, rng_seed = recipe.values
     request = replace(job.request, prompt=prompt, rng_seed=rng_seed)
@@ -100,7 +100,7 @@ PROMPT_ONLY = Mechanism(
     name="prompt_only",
     stages=(
         Stage(name="ask", side=Side.ES, makes="recipe", run=ask_recipe),
-        Stage(name="generate", side=Side.UE, inputs=("ask",), makes="image", run=generate),
+        Stage(name="draw", side=Side.UE, inputs=("ask",), makes="image", run=draw),
     ),
 )
 """The baseline for a UE that holds the whole model: prompt and rng_seed cross, nothing else."""
