@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from megdt.codecs.prompt import TextCodec
+from megdt.codecs.image import AnalogImageCodec
+from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
-from megdt.errors import CodecError, MechanismError
+from megdt.errors import CodecError, LinkError, MechanismError
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
-from megdt.mechanisms.single_user import ES_TO_UE
+from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, SEND_SEED
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Delivery, Feature, Packet, Part, Request, Side
 from tests.conftest import PlainModels
@@ -145,24 +149,236 @@ def test_a_crossing_without_codec_is_refused(models: PlainModels) -> None:
         )  # fmt: skip
 
 
-def test_a_codec_cannot_pass_anything_by_the_link(models: PlainModels) -> None:
-    class CheatingCodec:
-        """Sends nothing and remembers the seed instead."""
+class Remembering:
+    """Sends nothing and remembers the seed instead."""
 
-        kept: Feature | None = None
+    kept: Feature | None = None
 
+    def encode(self, feature: Feature) -> Packet:
+        self.kept = feature
+        return Packet()
+
+    def decode(self, delivery: Delivery) -> Feature:
+        del delivery
+        if self.kept is None:
+            raise CodecError("nothing arrived")
+        return self.kept
+
+
+class Sack(bytes):
+    """Bytes with more on them than their bits."""
+
+    feature: Feature
+
+
+class OnThePayload:
+    """Sends one byte, with the seed as an attribute of it."""
+
+    def encode(self, feature: Feature) -> Packet:
+        sack = Sack(b"x")
+        sack.feature = feature
+        return Packet(payload=sack)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        try:
+            return delivery.payload.feature  # type: ignore[attr-defined,no-any-return]
+        except AttributeError as error:
+            raise CodecError("nothing arrived") from error
+
+
+class Cloak(np.ndarray):  # type: ignore[type-arg]
+    """Symbols with more on them than their values."""
+
+    feature: Feature
+
+
+class OnTheSymbols:
+    """Sends one symbol, with the seed as an attribute of the array."""
+
+    def encode(self, feature: Feature) -> Packet:
+        cloak = np.ones(1, np.complex64).view(Cloak)
+        cloak.feature = feature
+        return Packet(symbols=cloak)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        try:
+            return delivery.symbols.feature  # type: ignore[union-attr,no-any-return]
+        except AttributeError as error:
+            raise CodecError("nothing arrived") from error
+
+
+class OnThePacket:
+    """A packet that is more than a packet."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Big(Packet):
+        feature: Feature
+
+    def encode(self, feature: Feature) -> Packet:
+        return self.Big(payload=b"x", feature=feature)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        try:
+            return delivery.feature  # type: ignore[attr-defined,no-any-return]
+        except AttributeError as error:
+            raise CodecError("nothing arrived") from error
+
+
+@pytest.mark.parametrize("cheat", [Remembering, OnThePayload, OnTheSymbols, OnThePacket])
+@pytest.mark.parametrize("coding", ["ldpc", "abstract", "ideal"])
+def test_a_codec_cannot_pass_anything_by_the_link(
+    models: PlainModels, cheat: type, coding: str
+) -> None:
+    link = RadioLink(snr_db=10, coding=coding)  # type: ignore[arg-type]
+    with pytest.raises(CodecError, match="nothing arrived"):
+        simulate(
+            ES_TO_UE,
+            REQUEST,
+            models=models,
+            codecs={"prompt": TextCodec(), "seed": cheat()},
+            links={"prompt": link, "seed": link},
+            devices=DEVICES,
+        )
+
+
+def test_a_payload_hidden_in_power_is_refused(models: PlainModels) -> None:
+    class Loud:
         def encode(self, feature: Feature) -> Packet:
-            self.kept = feature
-            return Packet()
+            return Packet(symbols=(feature.values.ravel() * 1e6).astype(np.complex64))
 
         def decode(self, delivery: Delivery) -> Feature:
-            if self.kept is None:
-                raise CodecError("nothing arrived")
-            return self.kept
+            raise AssertionError("the link lets it through")
 
-    codecs = {"prompt": TextCodec(), "seed": CheatingCodec()}
-    with pytest.raises(CodecError, match="nothing arrived"):
-        simulate(ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES)  # type: ignore[arg-type]
+    codecs = {"prompt": TextCodec(), "seed": Loud()}
+    with pytest.raises(LinkError, match="the link takes at most 1"):
+        simulate(
+            ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def test_all_that_a_crossing_took_is_in_its_line(models: PlainModels) -> None:
+    link = RadioLink(snr_db=4, channel="rayleigh")
+    codecs = {"prompt": TextCodec(), "seed": AnalogSeedCodec(shape=SHAPE)}
+    links = {"prompt": link, "seed": link}
+    result = simulate(
+        ES_TO_UE, REQUEST, models=models, codecs=codecs, links=links, devices=DEVICES  # type: ignore[arg-type]
+    )  # fmt: skip
+    prompt, seed = result.ledger.crossings
+    assert prompt.uses.pilots > 0
+    assert prompt.uses.control > 0
+    assert prompt.uses.feedback > 0
+    assert prompt.header_bits == 64 + 16 * prompt.blocks
+    # The gain of the analog symbols crosses as bits, with all that bits cost.
+    assert (seed.bits, seed.blocks) == (16, 1)
+    assert seed.uses.data > 2048
+    assert seed.channel_uses == seed.uses.total
+    assert seed.latency_s > seed.airtime_s > 0
+    assert result.ledger.duration_s > prompt.latency_s + seed.latency_s
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome"), [({"snr_db": -30}, "lost"), ({"deadline_s": 1e-4}, "late")]
+)
+def test_what_does_not_get_across_is_an_outcome_and_no_picture(
+    models: PlainModels, settings: dict[str, float], outcome: str
+) -> None:
+    codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
+    links = {"prompt": LINK, "seed": RadioLink(**settings)}  # type: ignore[arg-type]
+    result = simulate(
+        ES_TO_UE, REQUEST, models=models, codecs=codecs, links=links, devices=DEVICES  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert (result.outcome, result.image) == (outcome, None)
+    assert [c.outcome for c in result.ledger.crossings] == ["delivered", outcome]
+    assert set(result.features) == {"ask", "embed", "denoise"}
+    # Encoding was done and is charged; decoding was not.
+    tasks = [c.task for c in result.ledger.computations]
+    assert "encode seed" in tasks
+    assert "decode seed" not in tasks
+
+
+def test_schemes_that_are_compared_meet_the_same_channel(models: PlainModels) -> None:
+    """The first packet from ES to UE draws the same fading, be it a seed or a picture."""
+    link = RadioLink(snr_db=10, channel="rayleigh", csi="perfect")
+    request = REQUEST
+    gains = []
+    for mechanism, kind, codec in (
+        (ES_TO_UE, "seed", AnalogSeedCodec(shape=SHAPE)),
+        (CENTRALIZED, "image", AnalogImageCodec(size_px=256)),
+    ):
+
+        class Spy:
+            def send(self, packet: Packet, rng: np.random.Generator) -> Delivery:
+                delivery = link.send(packet, rng)
+                gains.append(np.asarray(delivery.noise_power)[0])
+                return delivery
+
+        simulate(
+            mechanism,
+            request,
+            models=models,
+            codecs={"prompt": TextCodec(), kind: codec},  # type: ignore[dict-item]
+            links={"prompt": LINK, kind: Spy()},  # type: ignore[dict-item]
+            devices=DEVICES,
+        )
+    assert gains[0] == gains[1]
+
+
+def test_devices_price_time_and_energy(models: PlainModels) -> None:
+    class Counting(PlainModels):
+        flops = 0.0
+
+        def decode(
+            self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
+        ) -> NDArray[np.uint8]:
+            self.flops += 1.6e12
+            return super().decode(latents, noise_power)
+
+    codecs = {"prompt": TextCodec(), "seed": QuantisedSeedCodec(shape=SHAPE)}
+    result = simulate(
+        ES_TO_UE, REQUEST, models=Counting(), codecs=codecs, links=LINKS, devices=DEVICES  # type: ignore[arg-type]
+    )  # fmt: skip
+    decode = result.ledger.computations[-1]
+    phone = DEVICES[Side.UE]
+    assert decode.flops == 1.6e12
+    assert decode.seconds == pytest.approx(1.6e12 / phone.flops_per_s)
+    assert decode.energy_j == pytest.approx(decode.seconds * phone.compute_power_w)
+    assert decode.measured_s < 0.5 < decode.seconds
+    # Who counts nothing pays for the time it took.
+    assert all(c.seconds == c.measured_s for c in result.ledger.computations[:-1])
+
+
+def test_a_recipe_is_all_that_a_whole_model_needs(models: PlainModels) -> None:
+    codecs = {"recipe": RecipeCodec()}
+    result = simulate(
+        PROMPT_ONLY, REQUEST, models=models, codecs=codecs, links={"recipe": LINK}, devices=DEVICES  # type: ignore[arg-type]
+    )  # fmt: skip
+    (crossing,) = result.ledger.crossings
+    assert crossing.bits == 32 + 8 * 11
+    whole = simulate(
+        ES_TO_UE,
+        REQUEST,
+        models=models,
+        codecs={
+            "prompt": TextCodec(),
+            "seed": QuantisedSeedCodec(shape=SHAPE, precision="float32"),
+        },
+        links=LINKS,  # type: ignore[arg-type]
+        devices=DEVICES,
+    )
+    assert (result.image == whole.image).all()
+
+
+def test_a_picture_that_is_there_is_sent_as_its_seed(models: PlainModels) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    done = Part(features={"sense": Feature(kind="image", values=picture)})
+    codecs = {"seed": QuantisedSeedCodec(shape=SHAPE, precision="float32")}
+    result = simulate(
+        SEND_SEED, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES, done=done  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert [c.from_side for c in result.ledger.crossings] == [Side.UE]
+    assert (result.features["encode"].values == models.encode(picture[None])[0]).all()
+    with pytest.raises(MechanismError, match="no picture was given to send"):
+        simulate(SEND_SEED, REQUEST, models=models, codecs={}, links={}, devices=DEVICES)
 
 
 def test_progress_names_the_stage(models: PlainModels) -> None:

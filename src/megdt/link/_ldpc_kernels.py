@@ -98,13 +98,14 @@ def _update_row(
     for i in range(degree):
         whole = size - shifts[i]
         target, message, incoming = posterior[columns[i]], messages[i], scratch[i]
-        signs, message_bits = incoming.view(np.int32), message.view(np.int32)
+        signs = incoming.view(np.int32)
         for z in range(size):
+            # Both are loaded in any case: a load that depends on a condition is not made wide.
+            for_most, for_least = heard_by_most[z], second[z]
             # With a tie for the least, second and least are the same.
-            message[z] = second[z] if abs(incoming[z]) == least[z] else heard_by_most[z]
-        for z in range(size):
-            # The product of the others' signs, put into the sign bit of a float that has none.
-            message_bits[z] |= (sign[z] ^ signs[z]) & np.int32(-2147483648)
+            heard = for_least if abs(incoming[z]) == least[z] else for_most
+            # The product of the others' signs.
+            message[z] = -heard if (sign[z] ^ signs[z]) < 0 else heard
         upper = target[shifts[i] :]
         for z in range(whole):
             upper[z] = incoming[z] + message[z]
