@@ -14,6 +14,7 @@ from importlib import metadata
 # Import name, package, the command that installs it.
 _NEEDED = (
     ("numpy", "numpy", "pip install numpy"),
+    ("numba", "numba", "pip install numba"),
     ("torch", "torch", "pip install torch==2.13.0"),
     ("safetensors", "safetensors", "pip install safetensors"),
     ("jaxtyping", "jaxtyping", "pip install jaxtyping"),
@@ -24,6 +25,10 @@ _NEEDED = (
 _OPTIONAL = (
     # The wheel needs these of the system; generating and decoding need neither.
     ("skia", "skia-python", "pip install skia-python; apt-get install libegl1 libgl1"),
+    # Not imported here: it takes seconds, and a version tells enough.
+    (None, "sionna-no-rt", "pip install 'megdt[channels]'"),
+    ("pillow_jxl", "pillow-jxl-plugin", "pip install 'megdt[images]'"),
+    ("sigmf", "sigmf", "pip install 'megdt[sigmf]'"),
     ("torchmetrics", "torchmetrics", "pip install torchmetrics"),
     # Its declared dependencies want a torchvision that megdt does not need; it is never imported.
     (None, "stlpips_pytorch", "pip install --no-deps stlpips-pytorch"),
@@ -33,6 +38,9 @@ _OPTIONAL = (
 )
 _PURPOSE = {
     "skia-python": "the garden world",
+    "sionna-no-rt": "channels of TR 38.901",
+    "pillow-jxl-plugin": "JPEG XL",
+    "sigmf": "recordings",
     "torchmetrics": "SSIM and MS-SSIM",
     "stlpips_pytorch": "perceptual distance, KID and Frechet distance",
     "scikit-image": "studies",

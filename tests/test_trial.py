@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megdt.errors import RequestError
+from megdt.models.bundle import Bundle
+from megdt.scenario import Scenario, parse_scenario
+from megdt.trial import check_comparable, feature_uses, generate, receive, record, transmit
+
+PICTURE = np.asarray(
+    np.stack([*np.meshgrid(np.arange(256), np.arange(256)), np.full((256, 256), 90)], 2), np.uint8
+)
+
+
+def scenario(mechanism: str = "es_to_ue", **link: object) -> Scenario:
+    return parse_scenario(
+        {
+            "request": {"prompt": "red poppies at dusk", "steps": 1},
+            "plan": {"mechanism": mechanism},
+            "link": {"snr_db": 10, "coding": "abstract", **link},
+        }
+    )
+
+
+def test_a_generation_is_judged_against_its_own_error_free_picture(bundle: Bundle) -> None:
+    trial = generate(scenario(), bundle, baseline=None, progress=None)
+    assert trial.outcome == "delivered"
+    assert trial.psnr_db is not None
+    assert trial.psnr_db > 40
+    assert trial.baseline is None
+
+
+@pytest.mark.parametrize("baseline", ["webp", "avif"])
+def test_a_baseline_takes_about_as_many_uses_and_shares_what_is_alike(
+    bundle: Bundle, baseline: str
+) -> None:
+    trial = generate(scenario(), bundle, baseline=baseline, progress=None)
+    assert trial.baseline is not None
+    ours, theirs = (feature_uses(t.result.ledger) for t in (trial, trial.baseline))
+    assert 0.7 * ours < theirs < 1.3 * ours
+    assert trial.baseline.result.features["denoise"] is trial.result.features["denoise"]
+    assert (trial.baseline.error_free == trial.error_free).all()
+    assert trial.baseline.scenario.plan.codecs["image"] == baseline
+
+
+def test_prompt_alone_gives_the_error_free_picture_for_hardly_any_uses(bundle: Bundle) -> None:
+    trial = generate(scenario(), bundle, baseline="prompt", progress=None)
+    assert trial.baseline is not None
+    assert trial.baseline.psnr_db == np.inf
+    assert feature_uses(trial.baseline.result.ledger) < 0.1 * feature_uses(trial.result.ledger)
+
+
+def test_a_lost_prompt_still_leaves_the_baseline_judged(bundle: Bundle) -> None:
+    # Nothing of either is in time.
+    trial = generate(scenario(deadline_s=1e-3), bundle, baseline="prompt", progress=None)
+    assert trial.outcome == "late"
+    assert trial.psnr_db is None
+    assert trial.baseline is not None
+    assert trial.baseline.psnr_db is None
+    whole = generate(scenario(), bundle, baseline=None, progress=None)
+    assert (trial.error_free == whole.error_free).all()
+
+
+def test_a_picture_is_sent_and_judged_against_itself(bundle: Bundle) -> None:
+    trial = transmit(scenario("send_seed"), PICTURE, bundle, baseline="webp")
+    assert trial.psnr_db is not None
+    assert 15 < trial.psnr_db < 45
+    assert (trial.error_free == PICTURE).all()
+    assert trial.baseline is not None
+    assert trial.baseline.scenario.plan.mechanism == "send_picture"
+
+
+def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("sigmf", reason="recordings need the package sigmf")
+    path = tmp_path / "a.sigmf-meta"
+    found = record(scenario("send_seed"), PICTURE, bundle, path)
+    assert found["bits"] == 8 * 4096
+    outcome, image = receive(path, bundle)
+    assert outcome == "delivered"
+    sent = transmit(scenario("send_seed", coding="ideal"), PICTURE, bundle, baseline=None)
+    assert image is not None
+    assert (image == sent.result.image).all()
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "baseline", "message"),
+    [
+        ("es_to_ue", "jpeg", "baseline is 'jpeg', known: webp, avif, jxl, raw, prompt"),
+        ("centralized", "webp", "mechanism is centralized, which is a baseline itself"),
+        ("prompt_only", "webp", "take es_to_ue or send_seed"),
+        ("send_seed", "prompt", "a picture that is there already has none"),
+    ],
+)
+def test_a_comparison_without_sense_is_refused(mechanism: str, baseline: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_comparable(scenario(mechanism), baseline)
+
+
+def test_the_paper_compares_with_raw_pixels_alone() -> None:
+    paper = parse_scenario({"request": {"prompt": "x"}, "plan": {"mode": "paper"}})
+    check_comparable(paper, "raw")
+    with pytest.raises(RequestError, match="the paper compares with raw pixels"):
+        check_comparable(paper, "webp")
+
+
+def test_a_recording_needs_a_link_with_a_waveform(bundle: Bundle, tmp_path: Path) -> None:
+    paper = parse_scenario({"request": {"prompt": "x"}, "plan": {"mode": "paper"}})
+    with pytest.raises(RequestError, match="a recording needs fair mode"):
+        record(paper, PICTURE, bundle, tmp_path / "a.sigmf-meta")
