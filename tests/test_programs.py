@@ -36,7 +36,7 @@ needs_weights = pytest.mark.skipif(
 
 
 @needs_weights
-@pytest.mark.parametrize("name", ["bundle_quality", "split_or_picture"])
+@pytest.mark.parametrize("name", ["bundle_quality", "fair_baseline", "split_or_picture"])
 def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path) -> None:
     folder = ROOT / "studies" / name
     out = tmp_path / "results.json"
@@ -58,8 +58,7 @@ def test_the_split_survives_less_snr_than_the_picture_as_in_the_paper() -> None:
         "curves"
     ]
     split, centralized = (
-        {p["snr_db"]: p["frechet"] for p in curves["paper"][name]}
-        for name in ("split", "centralized")
+        {p["snr_db"]: p["frechet"] for p in curves[name]} for name in ("split", "centralized")
     )
     half = max(centralized.values()) / 2
     reached = [min(s for s, d in line.items() if d < half) for line in (split, centralized)]

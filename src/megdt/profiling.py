@@ -80,6 +80,7 @@ def measure_profile(
     median = statistics.median(seconds)
     numbers = {"flops_per_s": _round(flops / median)}
     sources = {key: f"device {other.name}: {text}" for key, text in other.sources.items()}
+    sources["core_power_w"] = f"assumption: that of {sources['core_power_w']}"
     sources["flops_per_s"] = (
         f"{how}: {flops / 1e9:.1f}e9 operations of the bundle's decoder and denoiser in "
         f"{median:.3f} s, the median of {len(seconds)}"

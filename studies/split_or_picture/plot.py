@@ -21,18 +21,12 @@ PUBLISHED = {
     "split": [197.7, 187.5, 41.4, 3.47, 5.93, 3.99, 2.63, 1.82, 1.48],
 }
 COLOURS = {"split": "#2166ac", "centralized": "#d6604d"}
-# The int8 seed is not here: it arrives without error at any SNR, and pays in channel uses.
-FAIR = {
-    "split, analog seed": "#2166ac",
-    "centralized, raw pixels": "#d6604d",
-    "centralized, WebP in the analog seed's uses": "#8a5a00",
-}
 
 
 def main() -> None:
     curves = json.loads((HERE / "results.json").read_text())["curves"]
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
-    for name, points in curves["paper"].items():
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
+    for name, points in curves.items():
         snr, colour = [p["snr_db"] for p in points], COLOURS[name]
         # Without any error the distance is 0, which a logarithmic axis cannot show.
         distance = [max(p["frechet"], 1e-2) for p in points]
@@ -44,11 +38,6 @@ def main() -> None:
         axes[1].plot(snr, [p["psnr_db"] for p in points], "o-", ms=4, color=colour, label=name)
     axes[0].set(title="paper mode: distance between sets", ylabel="Fréchet distance", yscale="log")
     axes[1].set(title="paper mode: PSNR to the error-free picture", ylabel="PSNR (dB)")
-    for name, colour in FAIR.items():
-        points = curves["fair"][name]
-        distance = [p["perceptual"] for p in points]
-        axes[2].plot([p["snr_db"] for p in points], distance, "o-", ms=4, color=colour, label=name)
-    axes[2].set(title="fair mode: perceptual distance", ylabel="ST-LPIPS")
     for axis in axes:
         axis.set_xlabel("SNR (dB)")
         axis.grid(alpha=0.3)

@@ -344,7 +344,9 @@ def test_devices_price_time_and_energy(models: PlainModels) -> None:
     assert decode.energy_j == pytest.approx(decode.seconds * phone.compute_power_w)
     assert decode.measured_s < 0.5 < decode.seconds
     # Who counts nothing pays for the time it took.
-    assert all(c.seconds == c.measured_s for c in result.ledger.computations[:-1])
+    for line in result.ledger.computations[:-1]:
+        assert line.seconds == line.measured_s
+        assert line.energy_j == pytest.approx(line.seconds * DEVICES[line.side].core_power_w)
 
 
 def test_a_recipe_is_all_that_a_whole_model_needs(models: PlainModels) -> None:

@@ -27,6 +27,7 @@ _PLACES = {
     "flops_per_s": ("compute", "flops_per_s"),
     "compute_power_w": ("compute", "active_power_w"),
     "compute_idle_power_w": ("compute", "idle_power_w"),
+    "core_power_w": ("compute", "core_power_w"),
     "transmit_circuit_power_w": ("radio", "transmit_circuit_power_w"),
     "amplifier_efficiency": ("radio", "amplifier_efficiency"),
     "receive_power_w": ("radio", "receive_power_w"),
@@ -44,6 +45,7 @@ class DeviceProfile:
             multiply-add; what is reached, not the peak.
         compute_power_w: Drawn while computing.
         compute_idle_power_w: Drawn by the same parts while they wait.
+        core_power_w: Drawn by one busy processor core: what codecs run on.
         transmit_circuit_power_w: Drawn while sending by all of the transmitter but its amplifier.
         amplifier_efficiency: Radiated power over what grows with it.
         receive_power_w: Drawn while receiving.
@@ -59,6 +61,7 @@ class DeviceProfile:
     flops_per_s: float
     compute_power_w: float
     compute_idle_power_w: float
+    core_power_w: float
     transmit_circuit_power_w: float
     amplifier_efficiency: float
     receive_power_w: float
@@ -78,8 +81,12 @@ class DeviceProfile:
         return flops / self.flops_per_s
 
     def compute_j(self, seconds: float) -> float:
-        """Joules of computing for this long."""
+        """Joules of running networks for this long."""
         return seconds * self.compute_power_w
+
+    def core_j(self, seconds: float) -> float:
+        """Joules of one processor core that is busy for this long."""
+        return seconds * self.core_power_w
 
     def transmit_j(self, airtime_s: float, radiated_j: float) -> float:
         """Joules of sending: what the amplifier takes, and the rest of the chain.

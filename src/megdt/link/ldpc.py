@@ -156,8 +156,8 @@ class LdpcCode:
             bits,
             iterations,
         )
-        bits = bits.reshape(-1, self.information_bits)
-        return Decoded(bits, iterations > 0, np.abs(iterations))
+        found = bits.reshape(-1, self.information_bits)
+        return Decoded(found, iterations > 0, np.abs(iterations))
 
     def _check(self, values: NDArray[Any], width: int, name: str) -> None:
         if values.ndim != 2 or values.shape[1] != width:

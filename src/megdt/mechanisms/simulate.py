@@ -137,6 +137,7 @@ class _Run:
         self, stage: Stage, task: str, side: Side, measured_s: float, *, flops: float = 0.0
     ) -> None:
         device = self.devices[side]
+        # Who counts no operations ran on a processor core, for as long as was measured here.
         seconds = device.compute_s(flops) if flops else measured_s
         self.computations.append(
             Computation(
@@ -146,7 +147,7 @@ class _Run:
                 seconds=seconds,
                 measured_s=measured_s,
                 flops=flops,
-                energy_j=device.compute_j(seconds),
+                energy_j=device.compute_j(seconds) if flops else device.core_j(seconds),
             )
         )
 
