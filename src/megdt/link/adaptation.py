@@ -281,6 +281,10 @@ class LinkAdaptation:
                 f"mcs_index is {self.mcs_index}, table 5.1.3.1-{self.mcs_table} of TS 38.214 goes "
                 f"from 0 to {last}; choose one of these or leave it out to adapt"
             )
+        if not 0 < self.step_db <= 5:
+            raise LinkError(
+                f"step_db is {self.step_db:g}, the outer loop takes up to 5; 0.5 is usual"
+            )
         if not 1e-4 <= self.bler_target <= 0.9:
             raise LinkError(
                 f"bler_target is {self.bler_target:g}, link adaptation takes 0.0001 to 0.9; "
