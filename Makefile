@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test check lock clean
 
 demo: $(VENV)/.run  ## install, generate one picture, say where it is
-	$(BIN)/megdt generate "a field of red poppies at sunset" --snr-db 10 --compare --out demo.png
+	$(BIN)/megdt generate "a field of red poppies at sunset" --snr-db 10 --compare --baseline avif --out demo.png
 
 test: $(VENV)/.dev  ## install, then lint, types and every test
 	$(BIN)/ruff check .

@@ -127,7 +127,7 @@ def write_recording(
     _check_name(path)
     loop = LinkAdaptation(mcs_table=mcs_table, bler_target=BLER_TARGET).begin()
     elements = grid.resource_blocks * grid.block_data_elements
-    data = frame(packet.payload) if packet.payload else b""
+    data = memoryview(frame(packet.payload) if packet.payload else b"")
     burst = Burst(
         grid=grid,
         mcs_table=mcs_table,
@@ -143,7 +143,9 @@ def write_recording(
     return burst
 
 
-def _symbols(packet: Packet, data: bytes, burst: Burst) -> list[tuple[NDArray[np.complex64], int]]:
+def _symbols(
+    packet: Packet, data: memoryview, burst: Burst
+) -> list[tuple[NDArray[np.complex64], int]]:
     """Data symbols and resource blocks of every slot."""
     grid, mcs = burst.grid, burst.mcs
     found: list[tuple[NDArray[np.complex64], int]] = []

@@ -333,7 +333,7 @@ class _Block:
 def _send_blocks(air: _Air, payload: bytes) -> tuple[Outcome, bytes]:
     """Transport blocks under link adaptation, until all are decoded."""
     transport = air.transport
-    data = frame(payload)
+    data = memoryview(frame(payload))  # what is left of it is no copy
     air.header_bits = 8 * (len(data) - len(payload))
     loop = transport.adaptation.begin()
     elements = air.grid.resource_blocks * air.grid.block_data_elements
@@ -409,7 +409,9 @@ def blocks_for(grid: Grid, mcs: Mcs, data_bytes: int) -> int:
     return blocks
 
 
-def cut_block(grid: Grid, mcs: Mcs, data: bytes, sequence: int) -> tuple[int, NDArray[np.uint8]]:
+def cut_block(
+    grid: Grid, mcs: Mcs, data: memoryview, sequence: int
+) -> tuple[int, NDArray[np.uint8]]:
     """The first of the data as a transport block.
 
     Returns:
@@ -417,11 +419,11 @@ def cut_block(grid: Grid, mcs: Mcs, data: bytes, sequence: int) -> tuple[int, ND
     """
     blocks = blocks_for(grid, mcs, len(data))
     size = room(grid, blocks, mcs)
-    content = sequence.to_bytes(HEADER_BYTES, "little") + data[:size].ljust(size, b"\0")
+    content = sequence.to_bytes(HEADER_BYTES, "little") + bytes(data[:size]).ljust(size, b"\0")
     return blocks, np.unpackbits(np.frombuffer(content, np.uint8))
 
 
-def _next_block(air: _Air, mcs_index: int, data: bytes, sequence: int) -> _Block:
+def _next_block(air: _Air, mcs_index: int, data: memoryview, sequence: int) -> _Block:
     mcs = MCS_TABLES[air.transport.adaptation.mcs_table][mcs_index]
     blocks, bits = cut_block(air.grid, mcs, data, sequence)
     return _Block(mcs=mcs, resource_blocks=blocks, plan=layout(bits.size, mcs.code_rate), bits=bits)
