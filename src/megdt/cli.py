@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megdt.errors import MegdtError
+from megdt.errors import MegdtError, RequestError
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress
@@ -295,7 +295,8 @@ def transmit(
         scenario,
         settings,
         request={"prompt": picture.name, "size_px": size, "rng_seed": rng_seed},
-        plan={"mechanism": "send_seed", "mode": mode},
+        plan={"mode": mode},
+        defaults={"plan": {"mechanism": "send_seed"}},
         codecs={"seed": codec},
         link={
             "snr_db": snr_db,
@@ -307,6 +308,12 @@ def transmit(
             "speed_m_s": speed_m_s,
         },
     )
+    trial.check_sendable(wanted)
+    if record is not None and (compare or baseline or out or channel):
+        raise RequestError(
+            "--record only writes what would be sent; leave out --compare, --baseline, --out and "
+            "--channel"
+        )
     if compare and baseline is None:
         baseline = "raw" if wanted.plan.mode == "paper" else "webp"
     trial.check_comparable(wanted, baseline)
@@ -479,12 +486,18 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _read_scenario(
-    path: Path | None, settings: list[str] | None, **options: dict[str, Any]
+    path: Path | None,
+    settings: list[str] | None,
+    *,
+    defaults: dict[str, dict[str, Any]] | None = None,
+    **options: dict[str, Any],
 ) -> Scenario:
-    """The scenario of a file, --set and options, the later ones first in weight."""
+    """The scenario of defaults, a file, --set and options, the later ones first in weight."""
     from megdt.scenario import load_scenario, override, parse_scenario
 
     tables = load_scenario(path) if path is not None else {}
+    for table, values in (defaults or {}).items():
+        tables[table] = {**values, **tables.get(table, {})}
     tables = override(tables, settings or [])
     for table, values in options.items():
         given = {key: value for key, value in values.items() if value is not None}

@@ -151,6 +151,9 @@ class Delivery:
     latency_s: float = 0.0
     """From handing over the packet until it is decoded, waiting included."""
     radiated_j: float = 0.0
+    feedback_s: float = 0.0
+    """Time with the other side's transmitter on."""
+    feedback_radiated_j: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +181,8 @@ class Crossing:
     radiated_j: float
     radio_j: float
     """Drawn by both radios, the radiated part included: amplifier, circuits, receiving, waiting."""
+    idle_j: float = 0.0
+    """Drawn meanwhile by both sides' processors, which wait."""
 
     @property
     def channel_uses(self) -> int:
@@ -206,6 +211,8 @@ class Computation:
     flops: float = 0.0
     """Floating point operations, two a multiply-add; 0 where nobody counted."""
     energy_j: float
+    idle_j: float = 0.0
+    """Drawn meanwhile by what waits: the other side's processor, and both radios."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,9 +245,15 @@ class Ledger:
 
     @property
     def energy_j(self) -> float:
-        """Of radios and computing, on all sides."""
-        radio = sum(c.radio_j for c in self.crossings)
-        return radio + sum(c.energy_j for c in self.computations)
+        """Of radios and processors on all sides, at work and idle."""
+        working = sum(c.radio_j for c in self.crossings)
+        return working + sum(c.energy_j for c in self.computations) + self.idle_j
+
+    @property
+    def idle_j(self) -> float:
+        """The part of it that was spent waiting for the other side or the air."""
+        crossings = sum(c.idle_j for c in self.crossings)
+        return crossings + sum(c.idle_j for c in self.computations)
 
     def compute_s(self) -> dict[str, float]:
         """Seconds by side and stage, and by side and what was done to a feature that crossed."""
@@ -288,10 +301,11 @@ class Result:
     """What every stage made, by its name."""
 
     def part(self, stages: Collection[str]) -> Part:
-        """What these stages made and cost, to start another generation from."""
+        """What these stages made and cost, as far as they were done, to start another run from."""
+        done = self.features.keys() & set(stages)
         ledger = Ledger(
-            crossings=tuple(c for c in self.ledger.crossings if c.target in stages),
-            computations=tuple(c for c in self.ledger.computations if c.stage in stages),
+            crossings=tuple(c for c in self.ledger.crossings if c.target in done),
+            computations=tuple(c for c in self.ledger.computations if c.stage in done),
         )
-        features = {name: f for name, f in self.features.items() if name in stages}
+        features = {name: f for name, f in self.features.items() if name in done}
         return Part(ledger=ledger, features=features)

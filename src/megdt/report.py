@@ -53,6 +53,7 @@ def _measures(trial: Trial) -> dict[str, Any]:
         "airtime_s": ledger.airtime_s,
         "duration_s": ledger.duration_s,
         "energy_j": ledger.energy_j,
+        "idle_j": ledger.idle_j,
         "compute_s": ledger.compute_s(),
         "psnr_db": trial.psnr_db if finite else None,
         "ledger": {
@@ -112,7 +113,7 @@ def _verdict(trial: Trial) -> str:
     ledger = trial.result.ledger
     return (
         f"{describe_link(trial.scenario)}: {_quality(trial)}; "
-        f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J in all"
+        f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J ({ledger.idle_j:.2f} idle)"
     )
 
 

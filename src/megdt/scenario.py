@@ -163,7 +163,7 @@ def load_scenario(path: Path) -> dict[str, Any]:
         raise ScenarioError(
             f"cannot read scenario {path} ({error.strerror}); check the path"
         ) from error
-    except ValueError as error:  # not UTF-8, not TOML, or a number too long to read
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or a number too long
         raise ScenarioError(f"{path} is not TOML: {error}") from error
     for name in tables:
         _table(tables, name, str(path))
@@ -186,7 +186,7 @@ def override(tables: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
             )
         try:
             parsed = tomllib.loads(f"value = {text}")
-        except (tomllib.TOMLDecodeError, ValueError):
+        except (ValueError, RecursionError):  # not TOML, or nested beyond all measure
             parsed = {}
         # A line break in the text could bring further keys; then it is not a value but a word.
         value = parsed["value"] if len(parsed) == 1 else text.strip()

@@ -67,6 +67,11 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
         raise RequestError(
             f"baseline is {baseline!r}, known: {', '.join(BASELINES)}; choose one of these"
         )
+    if baseline == "prompt" and scenario.request.rng_seed >= 2**32:
+        raise RequestError(
+            f"rng_seed is {scenario.request.rng_seed}, baseline prompt sends 32 bits of it; choose "
+            "a smaller one"
+        )
     mechanism = scenario.plan.mechanism
     if mechanism not in _WHOLE_PICTURE:
         raise RequestError(
@@ -81,6 +86,20 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
     if scenario.plan.mode == "paper" and baseline not in ("raw", "prompt"):
         raise RequestError(
             f"baseline is {baseline!r}, the paper compares with raw pixels; take raw, or fair mode"
+        )
+
+
+def check_sendable(scenario: Scenario) -> None:
+    """See that a scenario sends a picture that is there already.
+
+    Raises:
+        RequestError: If its mechanism draws one.
+    """
+    kinds = (SEND_SEED.name, SEND_PICTURE.name)
+    if scenario.plan.mechanism not in kinds:
+        raise RequestError(
+            f"mechanism is {scenario.plan.mechanism}, which draws a picture of its own; to send one "
+            f"take {' or '.join(kinds)}"
         )
 
 
@@ -147,7 +166,11 @@ def record(
         snr_db=link.mean_snr_db,
         carrier_frequency_hz=link.carrier_frequency_hz,
         mcs_table=link.mcs_table,
-        plan=scenario.table(),
+        # Enough to make the picture anywhere; a device's file would not travel with it.
+        plan={
+            "request": {"prompt": scenario.request.prompt, "size_px": scenario.request.size_px},
+            "codecs": {"seed": scenario.plan.codecs["seed"]},
+        },
     )
     return {
         "file": str(path),

@@ -57,7 +57,7 @@ def test_equalised_symbols_are_the_sent_ones_and_their_noise_is_as_told() -> Non
     "statistics",
     [
         ChannelStatistics(),
-        ChannelStatistics(delay_spread_s=1e-6, doppler_hz=100.0),
+        ChannelStatistics(longest_delay_s=1e-6, doppler_hz=100.0),
     ],
 )
 @pytest.mark.parametrize("noise_power", [1.0, 0.01])
@@ -71,7 +71,7 @@ def test_the_estimators_error_is_as_predicted(
     for _ in range(300):
         # Twelve paths, evenly spread in delay and Doppler: what the estimator assumes.
         paths = rng.standard_normal((2, 12)) / math.sqrt(24)
-        delays = rng.random(12) * statistics.delay_spread_s
+        delays = rng.random(12) * statistics.longest_delay_s
         shifts = (2 * rng.random(12) - 1) * statistics.doppler_hz
         over_time = np.exp(2j * np.pi * times[:, None] * shifts)
         over_frequency = np.exp(-2j * np.pi * delays[:, None] * frequencies)

@@ -11,6 +11,7 @@ from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
 from megdt.errors import CodecError, LinkError, MechanismError
 from megdt.link.energy import load_profile
+from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, SEND_SEED
@@ -45,9 +46,12 @@ def test_every_stage_and_every_crossing_is_in_the_ledger(models: PlainModels) ->
     assert seed.paper_bits == 32 * 4096
     assert result.ledger.bits == prompt.bits + seed.bits
     assert result.ledger.channel_uses == prompt.channel_uses + seed.channel_uses
-    energies = [c.radio_j for c in result.ledger.crossings]
-    energies += [c.energy_j for c in result.ledger.computations]
+    energies = [c.radio_j + c.idle_j for c in result.ledger.crossings]
+    energies += [c.energy_j + c.idle_j for c in result.ledger.computations]
     assert result.ledger.energy_j == pytest.approx(sum(energies))
+    # While the seed crosses, both processors wait.
+    idle_w = sum(d.compute_idle_power_w for d in DEVICES.values())
+    assert seed.idle_j == pytest.approx(idle_w * seed.latency_s)
     assert all(c.radio_j > c.radiated_j > 0 for c in result.ledger.crossings)
     assert result.image.shape == (256, 256, 3)
 
@@ -207,6 +211,32 @@ class OnTheSymbols:
             raise CodecError("nothing arrived") from error
 
 
+class OfItsOwnKind:
+    """Says that it is its own copy, and remembers."""
+
+    def __init__(self) -> None:
+        self.kept: Feature | None = None
+
+    def __deepcopy__(self, memo: object) -> OfItsOwnKind:
+        return self
+
+    def encode(self, feature: Feature) -> Packet:
+        self.kept = feature
+        return Packet(payload=b"x")
+
+    def decode(self, delivery: Delivery) -> Feature:
+        del delivery
+        assert self.kept is not None
+        return self.kept
+
+
+class Short(bytes):
+    """Many bytes that say they are one."""
+
+    def __len__(self) -> int:
+        return 1
+
+
 class OnThePacket:
     """A packet that is more than a packet."""
 
@@ -225,12 +255,13 @@ class OnThePacket:
 
 
 @pytest.mark.parametrize("cheat", [Remembering, OnThePayload, OnTheSymbols, OnThePacket])
-@pytest.mark.parametrize("coding", ["ldpc", "abstract", "ideal"])
+@pytest.mark.parametrize("coding", ["ldpc", "abstract", "ideal", "paper"])
 def test_a_codec_cannot_pass_anything_by_the_link(
     models: PlainModels, cheat: type, coding: str
 ) -> None:
-    link = RadioLink(snr_db=10, coding=coding)  # type: ignore[arg-type]
-    with pytest.raises(CodecError, match="nothing arrived"):
+    link = PaperLink() if coding == "paper" else RadioLink(snr_db=10, coding=coding)  # type: ignore[arg-type]
+    # The paper's link takes no complex symbols at all.
+    with pytest.raises((CodecError, LinkError), match=r"nothing arrived|symbols are complex"):
         simulate(
             ES_TO_UE,
             REQUEST,
@@ -239,6 +270,47 @@ def test_a_codec_cannot_pass_anything_by_the_link(
             links={"prompt": link, "seed": link},
             devices=DEVICES,
         )
+
+
+def test_a_codec_that_is_its_own_copy_is_refused(models: PlainModels) -> None:
+    codecs = {"prompt": TextCodec(), "seed": OfItsOwnKind()}
+    with pytest.raises(MechanismError, match="is its own copy, so it could pass features by"):
+        simulate(
+            ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def test_bytes_are_charged_for_what_they_are(models: PlainModels) -> None:
+    class Understating:
+        def encode(self, feature: Feature) -> Packet:
+            return Packet(payload=Short(feature.values.tobytes()))
+
+        def decode(self, delivery: Delivery) -> Feature:
+            values = np.frombuffer(delivery.payload, np.float32).reshape(SHAPE)
+            return Feature(kind="seed", values=values)
+
+    codecs = {"prompt": TextCodec(), "seed": Understating()}
+    for link in (RadioLink(coding="ideal"), PaperLink(), LINK):
+        result = simulate(
+            ES_TO_UE, REQUEST, models=models, codecs=codecs, devices=DEVICES,  # type: ignore[arg-type]
+            links={"prompt": link, "seed": link},
+        )  # fmt: skip
+        seed = result.ledger.crossings[1]
+        assert seed.bits == 32 * 4096
+        assert seed.channel_uses > 32 * 4096 / 8
+
+
+def test_a_codec_cannot_change_what_it_is_judged_by(models: PlainModels) -> None:
+    class Erasing(QuantisedSeedCodec):
+        def encode(self, feature: Feature) -> Packet:
+            feature.values[:] = 0
+            return super().encode(feature)
+
+    codecs = {"prompt": TextCodec(), "seed": Erasing(shape=SHAPE)}
+    result = simulate(
+        ES_TO_UE, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert np.std(result.features["denoise"].values) > 0.5
 
 
 def test_a_payload_hidden_in_power_is_refused(models: PlainModels) -> None:

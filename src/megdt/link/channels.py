@@ -171,8 +171,3 @@ class _BlockFading:
         phase = self.rng.uniform(0, 2 * math.pi)
         direct = math.sqrt(k / (k + 1)) * complex(math.cos(phase), math.sin(phase))
         return direct + math.sqrt(1 / (k + 1)) * complex(real, imaginary)
-
-
-def outage_probability(snr_db: float, threshold_db: float) -> float:
-    """Probability that Rayleigh fading leaves less than the threshold of a mean SNR."""
-    return 1 - math.exp(-(10 ** ((threshold_db - snr_db) / 10)))

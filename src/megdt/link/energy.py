@@ -84,6 +84,10 @@ class DeviceProfile:
         """Joules of running networks for this long."""
         return seconds * self.compute_power_w
 
+    def compute_idle_j(self, seconds: float) -> float:
+        """Joules of what runs networks, while it waits for this long."""
+        return seconds * self.compute_idle_power_w
+
     def core_j(self, seconds: float) -> float:
         """Joules of one processor core that is busy for this long."""
         return seconds * self.core_power_w
@@ -145,7 +149,10 @@ def load_profile(name_or_path: str) -> DeviceProfile:
             f"cannot read device {path} ({error.strerror}); check the path, or take one of "
             f"{', '.join(DEVICES)}"
         ) from error
-    except ValueError as error:  # not UTF-8, not TOML, or a number too long to read
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not UTF-8, not TOML, or a number too long to read
         raise ScenarioError(f"{path} is not TOML: {error}") from error
     return _parse(tables, source)
 
@@ -197,11 +204,11 @@ def _check(attribute: str, value: Any, source: Any, where: str) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ScenarioError(f"{where} is {value!r}, expected a number")
     if attribute == "amplifier_efficiency":
-        good, wanted = 0 < value <= 1, "above 0 and at most 1"
+        good, wanted = 1e-4 <= value <= 1, "from 0.0001 to 1"
     elif attribute == "flops_per_s":
-        good, wanted = 0 < value < 1e300, "above 0 and finite"
+        good, wanted = 1e3 <= value <= 1e21, "from 1e3 to 1e21"
     else:
-        good, wanted = 0 <= value < 1e300, "from 0 on and finite"
+        good, wanted = 0 <= value <= 1e9, "from 0 to 1e9"
     if not good:  # also for nan
         found = f"{value:g}" if -1e300 < value < 1e300 or isinstance(value, float) else "too large"
         raise ScenarioError(f"{where} is {found}, expected a number {wanted}")

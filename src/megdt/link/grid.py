@@ -158,7 +158,7 @@ def pilot_values(subcarriers: int) -> NDArray[np.complex64]:
 class ChannelStatistics:
     """What an estimator may assume: bounds, not the channel itself."""
 
-    delay_spread_s: float = 0.0
+    longest_delay_s: float = 0.0
     """Largest echo delay; 0 for a channel that is flat."""
     doppler_hz: float = 0.0
     """Largest Doppler shift; 0 for a channel that stands still over a slot."""
@@ -215,7 +215,7 @@ def estimation_error(
 def _pieces(subcarriers: int, statistics: ChannelStatistics) -> list[tuple[int, int]]:
     """Subcarriers that are estimated together; all of them where one gain holds for all."""
     step = subcarriers
-    if statistics.delay_spread_s > 0:
+    if statistics.longest_delay_s > 0:
         step = min(subcarriers, _ESTIMATED_TOGETHER * BLOCK_SUBCARRIERS)
     return [(i, min(i + step, subcarriers)) for i in range(0, subcarriers, step)]
 
@@ -234,7 +234,9 @@ class _Basis:
 @lru_cache(maxsize=64)
 def _bases(grid: Grid, pilots: int, statistics: ChannelStatistics) -> tuple[_Basis, _Basis]:
     """Of time and of frequency."""
-    doppler, spread = statistics.doppler_hz, statistics.delay_spread_s
+    doppler = statistics.doppler_hz
+    # Echoes beyond the cyclic prefix disturb neighbouring symbols and are not to be estimated.
+    spread = min(statistics.longest_delay_s, grid.cyclic_prefix_s)
 
     def over_time(gap: NDArray[Any]) -> NDArray[Any]:
         return np.sinc(2 * doppler * gap).astype(complex)

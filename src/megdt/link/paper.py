@@ -73,6 +73,10 @@ class PaperLink:
                     "symbols are complex, the paper's link adds real noise; build the codec for "
                     "paper mode"
                 )
+            if packet.symbols.size == 0 or not np.isfinite(packet.symbols).all():
+                raise LinkError(
+                    "symbols are none, or not all finite; check what the codec makes of the feature"
+                )
             symbols, noise_power = awgn_paper(packet.symbols, self.snr_db, rng)
             uses += math.ceil(packet.symbols.size / 2)
         airtime_s = uses / self.bandwidth_hz

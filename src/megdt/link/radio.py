@@ -109,10 +109,11 @@ class RadioLink:
             "speed_m_s": (0, 300, "walking is 1.5, a fast train 140"),
             "noise_figure_db": (0, 50, "a phone has about 7"),
             "k_factor_db": (-40, 60, "6 is usual outdoors"),
+            "coherence_time_s": (1e-9, 1e6, "leave it out to follow from the speed"),
         }
         for name, (low, high, hint) in ranges.items():
             value = getattr(self, name)
-            if not low <= value <= high:  # also catches nan
+            if value is not None and not low <= value <= high:  # also catches nan
                 raise LinkError(f"{name} is {value:g}, this link takes {low:g} to {high:g}; {hint}")
         if self.snr_db is not None and self.mean_snr_db is None:
             raise LinkError(
@@ -182,7 +183,7 @@ def _make_channel(link: RadioLink, grid: Grid) -> Channel:
         return BlockFading(snr_db=snr_db, k_factor=math.inf)
     if name in ("rayleigh", "rician"):
         doppler = doppler_hz(link.speed_m_s, link.carrier_frequency_hz)
-        # Where the correlation of Jakes' spectrum is one half, at 50 % of its start.
+        # The usual rule of thumb (Rappaport, Wireless Communications, section 5.4.3).
         coherence = link.coherence_time_s
         if coherence is None:
             coherence = math.inf if doppler == 0 else 0.423 / doppler

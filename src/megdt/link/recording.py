@@ -196,7 +196,7 @@ def read_recording(path: Path) -> tuple[Delivery, dict[str, Any]]:
         received.append(_demodulate(samples[first : first + 15 * burst.fft_size], burst, blocks))
     scale, noise_power = _levels(received)
     # Echoes may be as long as the cyclic prefix; clocks may drift slowly.
-    statistics = ChannelStatistics(delay_spread_s=grid.cyclic_prefix_s / 2, doppler_hz=20.0)
+    statistics = ChannelStatistics(longest_delay_s=grid.cyclic_prefix_s / 2, doppler_hz=20.0)
     parts: list[tuple[int, bytes]] = []
     symbols: list[NDArray[np.complex64]] = []
     noises: list[NDArray[np.float32]] = []
@@ -374,7 +374,7 @@ def _read(path: Path) -> tuple[Burst, dict[str, Any], NDArray[np.complex64]]:
         datatype = meta["core:datatype"]
     except OSError as error:
         raise LinkError(f"cannot read {path} ({error.strerror}); check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LinkError(
             f"{path} is not SigMF metadata ({type(error).__name__}); give a .sigmf-meta file"
         ) from error

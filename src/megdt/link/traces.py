@@ -18,12 +18,14 @@ class TraceChannel:
     """A flat channel whose SNR was recorded.
 
     Args:
-        snr_db: One value a step.
-        step_s: Length of a step. After the last one the trace begins again.
+        times_s: When each value begins to hold; rising, the first one is 0.
+        snr_db: As many values.
+        length_s: Where the trace begins again.
     """
 
+    times_s: tuple[float, ...]
     snr_db: tuple[float, ...]
-    step_s: float
+    length_s: float
 
     @property
     def statistics(self) -> ChannelStatistics:
@@ -39,12 +41,13 @@ class TraceChannel:
 class _TraceFading:
     def __init__(self, channel: TraceChannel, grid: Grid) -> None:
         self.channel, self.grid = channel, grid
+        self.times_s = np.array(channel.times_s)
 
     def slot(self, index: int, blocks: int) -> tuple[Gains, float]:
         del blocks
-        step = int((index + 0.5) * self.grid.slot_s / self.channel.step_s)
-        snr_db = self.channel.snr_db[step % len(self.channel.snr_db)]
-        return np.ones((1, 1), np.complex64), 10 ** (-snr_db / 10)
+        moment_s = (index + 0.5) * self.grid.slot_s % self.channel.length_s
+        place = int(np.searchsorted(self.times_s, moment_s, side="right")) - 1
+        return np.ones((1, 1), np.complex64), 10 ** (-self.channel.snr_db[place] / 10)
 
 
 def read_trace(path: Path, *, uses_per_s: float) -> TraceChannel:
@@ -64,16 +67,17 @@ def read_trace(path: Path, *, uses_per_s: float) -> TraceChannel:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise LinkError(f"cannot read trace {path} ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise LinkError(
             f"trace {path} is not text; give a CSV of time_s,snr_db or a Mahimahi trace"
         ) from error
+    except (OSError, ValueError) as error:  # ValueError for a path that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise LinkError(f"cannot read trace {path} ({reason}); check the path") from error
     rows = [(n, line.strip()) for n, line in enumerate(lines, 1)]
     rows = [(n, line) for n, line in rows if line and not line.startswith("#")]
-    if rows and "," in rows[0][1] and any(c.isalpha() for c in rows[0][1].replace("nan", "")):
-        rows = rows[1:]  # a header
+    if rows and all(field.strip()[:1].isalpha() for field in rows[0][1].split(",")):
+        rows = rows[1:]  # a header: names and no numbers
     if not rows:
         raise LinkError(f"trace {path} has no samples; a line is time_s,snr_db or milliseconds")
     if "," in rows[0][1]:
@@ -92,7 +96,8 @@ def _numbers(path: Path, number: int, line: str, count: int) -> list[float]:
     return found
 
 
-_TRACE_STEP_S = 1e-3
+_LONGEST_MS = 100_000_000
+"""A day of milliseconds, and some."""
 
 
 def _csv_trace(path: Path, rows: list[tuple[int, str]]) -> TraceChannel:
@@ -112,28 +117,24 @@ def _csv_trace(path: Path, rows: list[tuple[int, str]]) -> TraceChannel:
             )
         times.append(time_s)
         values.append(snr_db)
-    if len(times) == 1:
-        return TraceChannel(snr_db=(values[0],), step_s=_TRACE_STEP_S)
     # The last sample holds as long as the one before it did.
-    length = times[-1] - times[0] + (times[-1] - times[-2])
-    count = round(length / _TRACE_STEP_S)
-    if count > 10_000_000:
-        raise LinkError(
-            f"trace {path} is {length:g} s long, the longest is 10000 s; is time in seconds?"
-        )
-    moments = times[0] + np.arange(max(count, 1)) * _TRACE_STEP_S
-    places = np.searchsorted(times, moments + 1e-9, side="right") - 1
-    return TraceChannel(snr_db=tuple(np.array(values)[places].tolist()), step_s=_TRACE_STEP_S)
+    last_s = times[-1] - times[-2] if len(times) > 1 else 1.0
+    length_s = times[-1] - times[0] + last_s
+    if not length_s < 1e9:
+        raise LinkError(f"trace {path} is {length_s:g} s long; is time in seconds?")
+    return TraceChannel(
+        times_s=tuple(t - times[0] for t in times), snr_db=tuple(values), length_s=length_s
+    )
 
 
 def _mahimahi_trace(path: Path, rows: list[tuple[int, str]], uses_per_s: float) -> TraceChannel:
     times: list[int] = []
     for number, line in rows:
         (value,) = _numbers(path, number, line, 1)
-        if value != int(value) or value < 0:
+        if not 0 <= value <= _LONGEST_MS or value != int(value):
             raise LinkError(
                 f"trace {path} line {number} is {line!r}, expected a whole number of "
-                "milliseconds; correct it"
+                f"milliseconds up to {_LONGEST_MS}; correct it"
             )
         if times and value < times[-1]:
             raise LinkError(
@@ -148,5 +149,8 @@ def _mahimahi_trace(path: Path, rows: list[tuple[int, str]], uses_per_s: float) 
     lengths_s[-1] = last_ms / 1000  # the trace repeats from its last line on
     bits_per_use = windows * 1500 * 8 / lengths_s / uses_per_s
     snr = np.maximum(2.0 ** np.minimum(bits_per_use, 19.9) - 1, 10 ** (MIN_SNR_DB / 10))
-    snr_db = np.repeat(10 * np.log10(snr), [step_ms] * (len(windows) - 1) + [last_ms])
-    return TraceChannel(snr_db=tuple(snr_db.tolist()), step_s=1e-3)
+    return TraceChannel(
+        times_s=tuple(np.arange(len(windows)) * (step_ms / 1000)),
+        snr_db=tuple((10 * np.log10(snr)).tolist()),
+        length_s=max(times[-1], 1) / 1000,
+    )

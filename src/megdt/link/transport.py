@@ -36,6 +36,7 @@ from megdt.link.grid import (
     BLOCK_SUBCARRIERS,
     PILOT_STEP,
     PILOT_SYMBOLS,
+    SLOT_SYMBOLS,
     Grid,
     equalise,
     estimate,
@@ -64,7 +65,7 @@ _MAX_BLOCKS = 2 ** (8 * HEADER_BYTES)
 _FEEDBACK_USES = 12
 """One resource block of one OFDM symbol: an acknowledgement and a CQI, PUCCH format 2."""
 _MAX_SLOTS = 100_000
-"""Where a link without a deadline gives up."""
+"""Where the ideal link gives up if it has no deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class Transport:
                 )
         ranges = {
             "max_transmissions": (1, 16, "4 is usual"),
-            "deadline_s": (0, math.inf, "leave it out for no limit"),
+            "deadline_s": (0, 1e6, "leave it out for no limit"),
             "tx_power_dbm": (-100, 100, "a phone sends 23, a small cell 30"),
         }
         for name, (low, high, hint) in ranges.items():
@@ -152,7 +153,8 @@ class Transport:
         loop = self.adaptation.begin()
         index = loop.choose(loop.report(air.snr(air.grid.resource_blocks), elements), elements)
         mcs = MCS_TABLES[self.adaptation.mcs_table][index]
-        left, data = uses - _FEEDBACK_USES, -_LENGTH_BYTES - _CHECKSUM_BYTES
+        _sound(air)
+        left, data = uses - sum(air.spent.values()), -_LENGTH_BYTES - _CHECKSUM_BYTES
         while (blocks := min(grid.resource_blocks, (left - _FEEDBACK_USES) // BLOCK_ELEMENTS)) > 0:
             data += room(grid, blocks, mcs)
             left -= blocks * BLOCK_ELEMENTS + _FEEDBACK_USES
@@ -163,11 +165,16 @@ def check_symbols(symbols: NDArray[np.complex64] | None) -> None:
     """Raise a LinkError for symbols that a radio could not send as they are."""
     if symbols is None:
         return
+    if symbols.ndim != 1 or symbols.size == 0:
+        raise LinkError(
+            f"symbols have shape {symbols.shape}, a radio sends one after the other; give [uses], "
+            "or None for none"
+        )
     if not np.iscomplexobj(symbols):
         raise LinkError(
             "symbols are real, a radio sends complex ones; build the codec for fair mode"
         )
-    power = float(np.mean(np.abs(symbols.astype(np.complex128)) ** 2)) if symbols.size else 0.0
+    power = float(np.mean(np.abs(symbols.astype(np.complex128)) ** 2))
     # A gain rounded to half precision is off by up to 2^-11, the power by twice that.
     if not power <= 1.002:  # also catches nan
         raise LinkError(
@@ -246,6 +253,8 @@ class _Air:
         uses = Uses(**self.spent)
         per_slot = self.grid.resource_blocks * BLOCK_ELEMENTS
         power_w = 10 ** (self.transport.tx_power_dbm / 10) / 1000
+        # Every resource element is sent with its share of the power.
+        element_j = self.grid.slot_s * power_w / per_slot
         there = outcome == "delivered"
         return Delivery(
             outcome=outcome,
@@ -258,8 +267,9 @@ class _Air:
             failed_first=self.failed_first,
             airtime_s=self.airtime_slots * self.grid.slot_s,
             latency_s=self.transport.timing.arrival_s(self.last_slots, self.grid),
-            # Every resource element is sent with its share of the power.
-            radiated_j=uses.total / per_slot * self.grid.slot_s * power_w,
+            radiated_j=(uses.total - uses.feedback) * element_j,
+            feedback_s=uses.feedback // _FEEDBACK_USES * self.grid.slot_s / SLOT_SYMBOLS,
+            feedback_radiated_j=uses.feedback * element_j,
         )
 
 
@@ -296,7 +306,7 @@ def _send_ideal(air: _Air, payload: bytes) -> tuple[Outcome, bytes]:
     left = 8.0 * len(payload)
     for index in range(_MAX_SLOTS):
         bits = _slot_capacity(air, index)
-        share = min(1.0, left / bits)
+        share = min(1.0, left / max(bits, 1e-300))
         if air.is_late(index + share):
             return "late", b""
         air.airtime_slots = air.last_slots = index + share
@@ -328,6 +338,8 @@ class _Block:
     buffer: SoftBuffer | None = None
     information: float = 0.0
     """Bits a symbol that an abstract receiver has gathered."""
+    error: float = 1.0
+    """Probability that it could not decode from what it had."""
 
 
 def _send_blocks(air: _Air, payload: bytes) -> tuple[Outcome, bytes]:
@@ -339,7 +351,7 @@ def _send_blocks(air: _Air, payload: bytes) -> tuple[Outcome, bytes]:
     elements = air.grid.resource_blocks * air.grid.block_data_elements
     # What the receiver sends back, by the slot from which the sender has it.
     reports = deque([(0, loop.report(air.snr(air.grid.resource_blocks), elements))])
-    air.spent["feedback"] += _FEEDBACK_USES
+    _sound(air)
     answers: deque[tuple[int, _Block, bool]] = deque()
     parts: dict[int, bytes] = {}
     cqi = offset = sequence = 0
@@ -381,6 +393,16 @@ def _send_blocks(air: _Air, payload: bytes) -> tuple[Outcome, bytes]:
     received = unframe(b"".join(part for _, part in sorted(parts.items())))
     # A block whose CRC held by chance must not become a silently wrong payload.
     return ("lost", b"") if received is None else ("delivered", received)
+
+
+def _sound(air: _Air) -> None:
+    """Charge what the first report takes: pilots over the carrier, if any are needed, and itself.
+
+    It is sent while the packet waits for its grant, so it takes no time.
+    """
+    if air.grid.pilots:
+        air.spent["pilots"] += air.grid.resource_blocks * BLOCK_SUBCARRIERS
+    air.spent["feedback"] += _FEEDBACK_USES
 
 
 def frame(payload: bytes) -> bytes:
@@ -465,6 +487,10 @@ def _transmit_abstract(air: _Air, block: _Block) -> tuple[bytes | None, NDArray[
         code_block_bits=block.plan.block_bits,
         code_blocks=block.plan.blocks,
     )
+    if block.attempts == 0 or air.transport.harq != "ir":
+        block.error = 1.0
     block.attempts += 1
-    failed = air.rng.random() < error
+    # What fails with more information would have failed with less: given that it did, so likely.
+    failed = air.rng.random() * block.error < error
+    block.error = error
     return None if failed else np.packbits(block.bits).tobytes(), snr

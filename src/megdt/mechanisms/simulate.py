@@ -24,6 +24,7 @@ from megdt.records import (
     Kind,
     Ledger,
     Outcome,
+    Packet,
     Part,
     Request,
     Result,
@@ -107,6 +108,12 @@ def simulate(
     )
 
 
+def _bare(packet: Packet) -> Packet:
+    """The packet's bits and symbols, without anything else that its objects might carry."""
+    symbols = None if packet.symbols is None else np.array(packet.symbols)
+    return Packet(payload=bytes(memoryview(packet.payload)), symbols=symbols)
+
+
 def air_rng(request: Request, source: Side, target: Side, number: int) -> np.random.Generator:
     """Draws channel and noise of the `number`-th packet from source to target.
 
@@ -148,6 +155,10 @@ class _Run:
                 measured_s=measured_s,
                 flops=flops,
                 energy_j=device.compute_j(seconds) if flops else device.core_j(seconds),
+                idle_j=sum(
+                    d.radio_idle_j(seconds) + (d.compute_idle_j(seconds) if s != side else 0.0)
+                    for s, d in self.devices.items()
+                ),
             )
         )
 
@@ -168,17 +179,26 @@ class _Run:
         transmitter, link = self.codecs[feature.kind], self.links[feature.kind]
         # Two codecs of one plan, as on two machines: what the first remembers is not sent.
         receiver = copy.deepcopy(transmitter)
+        if receiver is transmitter and getattr(transmitter, "__dict__", None):
+            raise MechanismError(
+                f"codec {transmitter!r} is its own copy, so it could pass features by the link; "
+                "let copy.deepcopy make another"
+            )
         rng = air_rng(self.request, source.side, target.side, self.sent[source.side])
         self.sent[source.side] += 1
+        # A copy: what is judged later is what was made, not what a codec has left of it.
+        given = copy.deepcopy(feature)
         started = time.perf_counter()
-        packet = transmitter.encode(feature)
+        packet = _bare(transmitter.encode(given))
         self.charge(target, f"encode {feature.kind}", source.side, time.perf_counter() - started)
         delivery = link.send(packet, rng)
         sender, taker = self.devices[source.side], self.devices[target.side]
-        waiting_s = max(delivery.latency_s - delivery.airtime_s, 0.0)
+        waiting_s = max(delivery.latency_s - delivery.airtime_s - delivery.feedback_s, 0.0)
         radio_j = (
             sender.transmit_j(delivery.airtime_s, delivery.radiated_j)
             + taker.receive_j(delivery.airtime_s)
+            + taker.transmit_j(delivery.feedback_s, delivery.feedback_radiated_j)
+            + sender.receive_j(delivery.feedback_s)
             + sender.radio_idle_j(waiting_s)
             + taker.radio_idle_j(waiting_s)
         )
@@ -201,6 +221,7 @@ class _Run:
                 latency_s=delivery.latency_s,
                 radiated_j=delivery.radiated_j,
                 radio_j=radio_j,
+                idle_j=sum(d.compute_idle_j(delivery.latency_s) for d in (sender, taker)),
             )
         )
         if delivery.outcome != "delivered":
