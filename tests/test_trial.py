@@ -64,6 +64,14 @@ def test_a_lost_prompt_still_leaves_the_baseline_judged(bundle: Bundle) -> None:
     assert (trial.error_free == whole.error_free).all()
 
 
+def test_what_did_not_get_across_is_paid_once_by_each(bundle: Bundle) -> None:
+    trial = generate(scenario(deadline_s=1e-3), bundle, baseline="webp", progress=None)
+    assert trial.baseline is not None
+    for ledger in (trial.result.ledger, trial.baseline.result.ledger):
+        assert [(c.kind, c.outcome) for c in ledger.crossings] == [("prompt", "late")]
+    assert trial.baseline.result.ledger.bits == trial.result.ledger.bits
+
+
 def test_a_picture_is_sent_and_judged_against_itself(bundle: Bundle) -> None:
     trial = transmit(scenario("send_seed"), PICTURE, bundle, baseline="webp")
     assert trial.psnr_db is not None

@@ -53,7 +53,10 @@ def test_everything_on_the_air_is_charged() -> None:
     assert uses.total - uses.feedback - 60 == BLOCK_ELEMENTS * blocks_sent
     transmissions = round(delivery.airtime_s / 1e-3)
     assert uses.feedback == 12 * (transmissions + 1)
-    assert delivery.radiated_j == pytest.approx(uses.total / 840 * 1e-3 * 10**2.3 / 1000)
+    element_j = 1e-3 / 840 * 10**2.3 / 1000
+    assert delivery.radiated_j == pytest.approx((uses.total - uses.feedback) * element_j)
+    assert delivery.feedback_radiated_j == pytest.approx(uses.feedback * element_j)
+    assert delivery.feedback_s == pytest.approx((transmissions + 1) * 1e-3 / 14)
     # Length and checksum, and a sequence number a block.
     assert delivery.header_bits == 64 + 16 * delivery.blocks
 
