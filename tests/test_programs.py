@@ -29,6 +29,19 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     assert run(path, cwd=tmp_path).strip()
 
 
+def test_the_recipe_of_the_error_curves_finds_the_kept_ones_again(tmp_path: Path) -> None:
+    out = tmp_path / "waterfalls.json"
+    run(ROOT / "recipes" / "waterfalls.py", "--quick", "--out", out, cwd=tmp_path)
+    kept = json.loads((ROOT / "src" / "megdt" / "link" / "waterfalls.json").read_text())["curves"]
+    for curve in json.loads(out.read_text())["curves"]:
+        (same,) = (c for c in kept if {**c, "points": curve["points"]} == curve)
+        for (size, middle, _), (kept_size, kept_middle, _) in zip(
+            curve["points"], same["points"], strict=True
+        ):
+            assert size == kept_size
+            assert abs(middle - kept_middle) < 0.3  # few blocks: within their own uncertainty
+
+
 needs_weights = pytest.mark.skipif(
     find_spec("stlpips_pytorch") is None or find_spec("skimage") is None,
     reason="needs the network weights in stlpips-pytorch and the pictures in scikit-image",
