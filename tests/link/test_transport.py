@@ -297,3 +297,13 @@ def test_a_narrow_carrier_sends_a_byte_a_block_if_it_must() -> None:
         max_transmissions=16,
     )
     assert send(transport, Packet(payload=b"seed")).payload == b"seed"
+
+
+@pytest.mark.parametrize("snr_db", [4.0, 10.0, 16.0])
+def test_short_packets_keep_the_target_as_well(snr_db: float) -> None:
+    """They have a code of their own length, which needs more SNR than a whole slot's."""
+    transport = Transport(channel=BlockFading(snr_db=snr_db, k_factor=math.inf))
+    sent = [send(transport, Packet(payload=rng(s).bytes(8)), s) for s in range(60)]
+    failed = sum(d.failed_first for d in sent) / sum(d.blocks for d in sent)
+    assert failed < 0.25
+    assert all(d.outcome == "delivered" for d in sent)

@@ -239,11 +239,17 @@ class AdaptationState:
         ]
         return max((i + 1 for i, yes in enumerate(reached) if yes), default=0)
 
-    def choose(self, cqi: int, resource_elements: int) -> int:
-        """MCS index for the next block, from the last CQI and the outer loop."""
+    def choose(self, cqi: int, resource_elements: int, *, reported_for: int | None = None) -> int:
+        """MCS index for the next block, from the last CQI and the outer loop.
+
+        Args:
+            cqi: What the receiver reported.
+            resource_elements: Of the block: a short one needs more SNR for the same MCS.
+            reported_for: Of the blocks that the report was made for, if those are others.
+        """
         if self.settings.mcs_index is not None:
             return self.settings.mcs_index
-        known = self._thresholds_db(resource_elements, cqi=True)
+        known = self._thresholds_db(reported_for or resource_elements, cqi=True)
         # Out of range says only "below the first": assume as far below as one step of the table.
         snr_db = known[cqi - 1] if cqi else known[0] - 2.0
         limit = snr_db + self.offset_db

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from megdt.errors import LinkError
 from megdt.link.adaptation import (
     MCS_TABLES,
+    AdaptationState,
     LinkAdaptation,
     Mcs,
     block_error_rate,
@@ -151,12 +152,13 @@ class Transport:
             return _ideal_bits(air, uses)
         elements = grid.resource_blocks * grid.block_data_elements
         loop = self.adaptation.begin()
-        index = loop.choose(loop.report(air.snr(air.grid.resource_blocks), elements), elements)
-        mcs = MCS_TABLES[self.adaptation.mcs_table][index]
+        cqi = loop.report(air.snr(air.grid.resource_blocks), elements)
+        table = MCS_TABLES[self.adaptation.mcs_table]
         _sound(air)
         left, data = uses - sum(air.spent.values()), -_LENGTH_BYTES - _CHECKSUM_BYTES
         while (blocks := min(grid.resource_blocks, (left - _FEEDBACK_USES) // BLOCK_ELEMENTS)) > 0:
-            data += room(grid, blocks, mcs)
+            part = blocks * grid.block_data_elements
+            data += room(grid, blocks, table[loop.choose(cqi, part, reported_for=elements)])
             left -= blocks * BLOCK_ELEMENTS + _FEEDBACK_USES
         return 8 * max(data, 0)
 
@@ -370,7 +372,7 @@ def _send_blocks(air: _Air, payload: bytes) -> tuple[Outcome, bytes]:
         elif offset < len(data):
             if sequence >= _MAX_BLOCKS:
                 return "lost", b""
-            block = _next_block(air, loop.choose(cqi, elements), data[offset:], sequence)
+            block = _next_block(air, loop, cqi, data[offset:], sequence)
             offset += block.plan.payload_bits // 8 - HEADER_BYTES
             sequence += 1
             air.blocks += 1
@@ -445,8 +447,20 @@ def cut_block(
     return blocks, np.unpackbits(np.frombuffer(content, np.uint8))
 
 
-def _next_block(air: _Air, mcs_index: int, data: memoryview, sequence: int) -> _Block:
-    mcs = MCS_TABLES[air.transport.adaptation.mcs_table][mcs_index]
+def _next_block(
+    air: _Air, loop: AdaptationState, cqi: int, data: memoryview, sequence: int
+) -> _Block:
+    grid, table = air.grid, MCS_TABLES[air.transport.adaptation.mcs_table]
+    whole = grid.resource_blocks * grid.block_data_elements
+    index = loop.choose(cqi, whole)
+    # A block that does not fill the slot is shorter, and may need a lower MCS, which makes it longer.
+    while True:
+        part = blocks_for(grid, table[index], len(data)) * grid.block_data_elements
+        lower = loop.choose(cqi, part, reported_for=whole)
+        if lower >= index:
+            break
+        index = lower
+    mcs = table[index]
     blocks, bits = cut_block(air.grid, mcs, data, sequence)
     return _Block(mcs=mcs, resource_blocks=blocks, plan=layout(bits.size, mcs.code_rate), bits=bits)
 
