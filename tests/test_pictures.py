@@ -10,6 +10,7 @@ from megdt.errors import OutputError
 from megdt.pictures import (
     check_writable,
     draw_comparison,
+    free_name,
     name_picture,
     read_recall,
     save_picture,
@@ -60,6 +61,7 @@ def test_a_picture_is_named_after_its_prompt_and_never_over_another(tmp_path: Pa
     assert first.name == "red-poppies-at-sunset.png"
     first.touch()
     assert name_picture("red poppies at sunset", tmp_path).name == "red-poppies-at-sunset-2.png"
+    assert free_name(first).name == "red-poppies-at-sunset-2.png"
     assert name_picture("???", tmp_path).name == "picture.png"
 
 

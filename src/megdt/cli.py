@@ -289,7 +289,7 @@ def transmit(
     The middle square of the picture is taken, at --size.
     """
     from megdt import trial
-    from megdt.pictures import check_writable, read_picture, save_picture
+    from megdt.pictures import check_writable, free_name, read_picture, save_picture
 
     wanted = _read_scenario(
         scenario,
@@ -318,7 +318,7 @@ def transmit(
         baseline = "raw" if wanted.plan.mode == "paper" else "webp"
     trial.check_comparable(wanted, baseline)
     pixels = read_picture(picture, wanted.request.size_px)
-    path = out if out is not None else Path(f"{picture.stem}-received.png")
+    path = out if out is not None else free_name(Path(f"{picture.stem}-received.png"))
     figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
 
     from megdt.models.bundle import Bundle
@@ -358,9 +358,9 @@ def receive(
     """Decode a RECORDING that megdt transmit --record wrote, wherever it has been since."""
     from megdt import trial
     from megdt.models.bundle import Bundle
-    from megdt.pictures import check_writable, save_picture
+    from megdt.pictures import check_writable, free_name, save_picture
 
-    path = out if out is not None else Path(f"{recording.stem}-received.png")
+    path = out if out is not None else free_name(Path(f"{recording.stem}-received.png"))
     check_writable(path)
     outcome, image = trial.receive(recording, Bundle())
     if image is not None:

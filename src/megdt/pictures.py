@@ -56,9 +56,14 @@ def check_writable(path: Path) -> None:
 def name_picture(prompt: str, folder: Path) -> Path:
     """A free file name after the prompt."""
     words = "-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:60].strip("-") or "picture"
-    path, number = folder / f"{words}.png", 2
+    return free_name(folder / f"{words}.png")
+
+
+def free_name(wanted: Path) -> Path:
+    """The name, or with a number where there is such a file already."""
+    path, number = wanted, 2
     while path.exists():
-        path, number = folder / f"{words}-{number}.png", number + 1
+        path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
     return path
 
 

@@ -27,7 +27,7 @@ def picture() -> Feature:
 @pytest.fixture(params=["webp", "avif", "jxl"])
 def file_format(request: pytest.FixtureRequest) -> FileFormat:
     if request.param == "jxl":
-        pytest.importorskip("pillow_jxl")
+        pytest.importorskip("pillow_jxl", reason="JPEG XL needs pillow-jxl-plugin")
     return request.param  # type: ignore[no-any-return]
 
 
@@ -210,7 +210,7 @@ def test_a_claim_to_be_huge_is_refused_before_anything_is_decoded(
 
 
 def test_the_size_that_a_jpeg_xl_file_claims_is_read_without_decoding_it() -> None:
-    pytest.importorskip("pillow_jxl")
+    pytest.importorskip("pillow_jxl", reason="JPEG XL needs pillow-jxl-plugin")
     for size in (4, 10, 46, 128, 256, 360, 513):
         packet = FileImageCodec(size_px=size, file_format="jxl").encode(
             Feature(kind="image", values=np.zeros((size, size, 3), np.uint8))

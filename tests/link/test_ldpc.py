@@ -40,7 +40,9 @@ CODES = [
 @pytest.fixture(scope="module")
 def sionna() -> Iterator[Any]:
     """Sionna's LDPC code, an independent implementation of the same standard."""
-    module = pytest.importorskip("sionna.phy.fec.ldpc")
+    module = pytest.importorskip(
+        "sionna.phy.fec.ldpc", reason="Sionna is what this is compared with"
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # its many small operations lose by more
     yield module

@@ -27,7 +27,7 @@ from megdt.link.qam import demap
 @pytest.fixture
 def sionna() -> Iterator[None]:
     """An independent implementation of the same standard, on one thread."""
-    pytest.importorskip("sionna.phy.nr")
+    pytest.importorskip("sionna.phy.nr", reason="Sionna is what this is compared with")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # its many small operations lose by more
     yield
