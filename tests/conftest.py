@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 install_import_hook("megdt.models", "beartype.beartype")
 
 from megdt.models.bundle import Bundle  # noqa: E402
+from megdt.records import Style  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,7 @@ class PlainModels:
     def __init__(self) -> None:
         self.denoised = 0
         self.noise_power: NDArray[np.float32] | None = None
+        self.redrawn: tuple[Style, NDArray[np.float32] | None] | None = None
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([[float(len(p))] for p in prompts], np.float32)
@@ -46,6 +48,21 @@ class PlainModels:
         if progress is not None:
             progress(steps, steps)
         return np.stack(drawn).astype(np.float32)
+
+    def redraw(
+        self,
+        sketches: NDArray[np.uint8],
+        prompt_embeds: NDArray[np.float32] | None,
+        rng_seeds: Sequence[int],
+        *,
+        style: Style,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        del rng_seeds, steps, guidance_scale, progress
+        self.redrawn = style, prompt_embeds
+        return self.encode(sketches) / np.float32(64)
 
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None

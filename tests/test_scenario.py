@@ -7,7 +7,7 @@ import pytest
 
 from megdt.errors import LinkError, MegdtError, ScenarioError
 from megdt.link.paper import PaperLink
-from megdt.scenario import load_scenario, override, parse_scenario
+from megdt.scenario import choose_codec, load_scenario, override, parse_scenario
 
 ROOT = Path(__file__).parent.parent
 PROMPT = {"request": {"prompt": "lilies"}}
@@ -102,3 +102,50 @@ def test_every_error_is_in_the_tree_drawn_at_the_top() -> None:
     ]
     assert errors.__doc__ is not None
     assert all(name in errors.__doc__ for name in names)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "plan", "codecs"),
+    [
+        ("seed", 0.1, {"seed_bits": 6554}, {"seed": "progressive"}),
+        ("sketch", 0.02, {"sketch_bits": 1311, "mechanism": "es_to_ue_sketch"}, {}),
+        ("jscc", 0.5, {"symbol_rate": 0.5}, {"seed": "jscc"}),
+        ("hybrid", None, {}, {"seed": "hybrid"}),
+        ("float16", None, {}, {"seed": "float16"}),
+        (None, None, {}, {}),
+    ],
+)
+def test_a_codec_and_its_rate_become_settings(
+    codec: str | None, rate: float | None, plan: dict[str, Any], codecs: dict[str, str]
+) -> None:
+    tables = choose_codec(PROMPT, codec, rate)
+    assert tables["plan"] == plan
+    assert tables["codecs"] == codecs
+    parse_scenario(tables)
+
+
+def test_a_rate_is_of_the_pixels_there_are() -> None:
+    large = {"request": {"prompt": "lilies", "size_px": 1024}}
+    assert choose_codec(large, "seed", 0.05)["plan"]["seed_bits"] == round(0.05 * 1024**2)
+
+
+def test_a_sensed_picture_is_sketched_by_its_own_mechanism() -> None:
+    tables = PROMPT | {"plan": {"mechanism": "send_seed"}}
+    assert choose_codec(tables, "sketch", None)["plan"]["mechanism"] == "send_sketch"
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "mechanism", "words"),
+    [
+        ("seed", 3.0, "es_to_ue", "rate is 3 bit a pixel, seed goes from 0.005 to 1"),
+        ("sketch", 0.5, "es_to_ue", "rate is 0.5 bit a pixel, sketch goes from"),
+        ("int8", 0.5, "es_to_ue", "rate is 0.5, but codec int8 has none"),
+        (None, 0.5, "es_to_ue", "rate is 0.5, but codec int8 has none"),
+        ("sketch", None, "centralized", "mechanism is 'centralized', which sends no sketch"),
+    ],
+)
+def test_a_rate_that_makes_no_sense_is_refused(
+    codec: str | None, rate: float | None, mechanism: str, words: str
+) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        choose_codec(PROMPT | {"plan": {"mechanism": mechanism}}, codec, rate)

@@ -106,7 +106,14 @@ CodecOption = Annotated[
     str | None,
     typer.Option(
         "--codec",
-        help="How the seed crosses: float32, float16, int8 or analog. (default: int8, in paper mode analog)",
+        help="How the feature crosses: seed (entropy-coded), sketch, jscc, hybrid; analog, int8, float16 or float32. (default: int8, in paper mode analog)",
+    ),
+]
+RateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        help="Of seed and sketch in bits a pixel, of jscc and hybrid as a share of the analog seed's channel uses, 0.125 to 1. (default: 0.1, 0.03, 1)",
     ),
 ]
 ScenarioOption = Annotated[
@@ -161,6 +168,7 @@ def generate(
     ] = None,
     rng_seed: SeedOption = None,
     codec: CodecOption = None,
+    rate: RateOption = None,
     mechanism: Annotated[
         str | None,
         typer.Option(
@@ -209,7 +217,8 @@ def generate(
             "rng_seed": rng_seed,
         },
         plan={"mechanism": mechanism, "mode": mode},
-        codecs={"seed": codec},
+        codec=codec,
+        rate=rate,
         link={
             "snr_db": snr_db,
             "channel": channel,
@@ -225,7 +234,7 @@ def generate(
     trial.check_comparable(wanted, baseline)
     path = out if out is not None else name_picture(wanted.request.prompt, Path.cwd())
     figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
-    for target in (path, figure_path):
+    for target in (path, figure_path, *_beside(path, wanted).values()):
         if target is not None:
             check_writable(target)
 
@@ -254,6 +263,7 @@ def transmit(
     size: SizeOption = None,
     rng_seed: SeedOption = None,
     codec: CodecOption = None,
+    rate: RateOption = None,
     mode: Annotated[str | None, typer.Option(help="fair or paper. (default: fair)")] = None,
     compare: CompareOption = False,
     baseline: BaselineOption = None,
@@ -297,7 +307,8 @@ def transmit(
         request={"prompt": picture.name, "size_px": size, "rng_seed": rng_seed},
         plan={"mode": mode},
         defaults={"plan": {"mechanism": "send_seed"}},
-        codecs={"seed": codec},
+        codec=codec,
+        rate=rate,
         link={
             "snr_db": snr_db,
             "channel": channel,
@@ -333,7 +344,7 @@ def transmit(
                 f"{written['sample_rate_hz'] / 1e6:g} Msample/s; megdt receive {record}"
             )
         return
-    for target in (path, figure_path):
+    for target in (path, figure_path, *_beside(path, wanted).values()):
         if target is not None:
             check_writable(target)
     outcome = trial.transmit(wanted, pixels, Bundle(), baseline=baseline)
@@ -416,6 +427,40 @@ def recall(
 
 
 @app.command()
+def study(
+    name: Annotated[
+        str, typer.Argument(help="A folder of studies/, such as fig6.", show_default=False)
+    ],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small numbers, in half a minute.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for results, figures and report. (default: NAME-study or NAME-quick here)",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a study of the source tree: results.json, figures, and report.html with all of it."""
+    from megdt.pictures import free_name
+    from megdt.study import find_study, run_study
+
+    folder = find_study(name)
+    target = out if out is not None else free_name(Path(f"{name}-{'quick' if quick else 'study'}"))
+    with _progress_bar() as progress:
+        report = run_study(
+            folder,
+            target,
+            quick=quick,
+            progress=progress,
+            say=lambda line: typer.echo(line, err=True) if progress is None else None,
+        )
+    typer.echo(f"results: {target / 'results.json'}")
+    typer.echo(f"report:  {report}")
+
+
+@app.command()
 def models(as_json: JsonOption = False) -> None:
     """List the models of the bundle: what they do, how they were trained, what they measure."""
     from megdt import report
@@ -490,10 +535,12 @@ def _read_scenario(
     settings: list[str] | None,
     *,
     defaults: dict[str, dict[str, Any]] | None = None,
+    codec: str | None = None,
+    rate: float | None = None,
     **options: dict[str, Any],
 ) -> Scenario:
     """The scenario of defaults, a file, --set and options, the later ones first in weight."""
-    from megdt.scenario import load_scenario, override, parse_scenario
+    from megdt.scenario import choose_codec, load_scenario, override, parse_scenario
 
     tables = load_scenario(path) if path is not None else {}
     for table, values in (defaults or {}).items():
@@ -502,7 +549,17 @@ def _read_scenario(
     for table, values in options.items():
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
+    tables = choose_codec(tables, codec, rate)
     return parse_scenario(tables, source=str(path) if path is not None else "command line")
+
+
+def _beside(path: Path, scenario: Scenario) -> dict[str, Path]:
+    """Where sketch and preview go, as far as the scenario's mechanism makes them."""
+    from megdt.scenario import MECHANISMS
+
+    made = {stage.name for stage in MECHANISMS[scenario.plan.mechanism].stages}
+    names = [name for name in ("sketch", "preview") if name in made]
+    return {name: path.with_name(f"{path.stem}-{name}.png") for name in names}
 
 
 def _finish(outcome: Trial, path: Path, figure_path: Path | None, *, as_json: bool) -> None:
@@ -512,6 +569,12 @@ def _finish(outcome: Trial, path: Path, figure_path: Path | None, *, as_json: bo
 
     if figure_path is not None:
         save_picture(figure_path, report.draw_figure(outcome))
+    made = {**outcome.result.features, **outcome.result.arrived}
+    for name, target in _beside(path, outcome.scenario).items():
+        # A sketch is for people too: as it arrived, not the picture that it was taken of.
+        if name in made and (name != "sketch" or name in outcome.result.arrived):
+            save_picture(target, made[name].values)
+            typer.echo(f"{name}: {target}", err=True)
     there = outcome.result.image is not None
     shown = path if there else None
     if as_json:

@@ -17,6 +17,7 @@ _NEEDED = (
     ("numba", "numba", "pip install numba"),
     ("torch", "torch", "pip install torch==2.13.0"),
     ("safetensors", "safetensors", "pip install safetensors"),
+    ("constriction", "constriction", "pip install constriction"),
     ("jaxtyping", "jaxtyping", "pip install jaxtyping"),
     ("PIL", "pillow", "pip install pillow"),
     ("rich", "rich", "pip install rich"),

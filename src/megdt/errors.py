@@ -9,6 +9,7 @@ MegdtError                 the command line turns each of these into one line an
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
 +-- OutputError            a file cannot be written or read where the user pointed
++-- StudyError             a study's own program failed
 +-- MissingExtraError      a feature needs a package that is not installed
 """
 
@@ -47,6 +48,10 @@ class MechanismError(MegdtError):
 
 class OutputError(MegdtError):
     """A file cannot be written or read where the user pointed."""
+
+
+class StudyError(MegdtError):
+    """A study's own program failed."""
 
 
 class MissingExtraError(MegdtError):

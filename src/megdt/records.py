@@ -29,9 +29,13 @@ Mode = Literal["fair", "paper"]
 """Which conventions hold: `fair` is complex baseband at unit power, Es/N0 per channel use; `paper`
 is real Gaussian noise relative to the mean square of the raw values, as in the paper's Fig. 6."""
 
-Kind = Literal["prompt", "prompt_embeds", "recipe", "seed", "image"]
-"""What a feature is. A seed is a latent that crosses the air (never a random seed); a recipe is a
-prompt with the rng_seed that it is drawn with."""
+Kind = Literal["prompt", "prompt_embeds", "recipe", "seed", "sketch", "image"]
+"""What a feature is. A seed is a latent that crosses the air (never a random seed); a sketch is
+what a person can read of a picture; a recipe is a prompt with the rng_seed that it is drawn with."""
+
+Style = Literal["edges", "layout", "thumbnail"]
+"""What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
+`thumbnail`: a small, soft picture."""
 
 Outcome = Literal["delivered", "late", "lost"]
 """What became of a packet. `late`: its deadline passed first, and the rest was not sent. `lost`: a
@@ -91,9 +95,13 @@ class Feature:
     kind: Kind
     values: Any
     """str for a prompt, else float32 or uint8 array: prompt_embeds [embedding], seed
-    [latent_channels, height, width], image [height, width, 3]."""
+    [latent_channels, height, width], sketch and image [height, width, 3]."""
     noise_power: float = 0.0
     """Mean square of the noise that the air has left on the values, as the receiver knows it."""
+    style: Style | None = None
+    """Of a sketch that has crossed, as its packet says; None before, and for all else."""
+    whole: bool = True
+    """False where only the start of a progressive packet came: coarser, and no checksum held."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,8 @@ class Packet:
     symbols: NDArray[Any] | None = None
     """For the analog link: complex64 at unit mean power in `fair` mode, float32 raw values in
     `paper` mode. [uses]"""
+    told_snr: bool = False
+    """The codec was told the SNR: the link charges the report that told it."""
 
     @property
     def bits(self) -> int:
@@ -274,10 +284,25 @@ class Plan:
     """Codec by kind of feature; the mode's defaults where a kind is left out."""
     image_bits: int | None = None
     """Budget for image codecs that have a rate; None for no limit."""
+    seed_bits: int | None = None
+    """Budget for progressive seeds; None for 0.1 bit a pixel."""
+    sketch_bits: int | None = None
+    """Budget for sketches; None for 0.03 bit a pixel."""
+
+    symbol_rate: float = 1.0
+    """Share of the analog seed's channel uses that the codecs jscc and hybrid take, 1/8 to 1."""
+    told_snr_db: float | None = None
+    """What codecs that are told the SNR are told; the link's mean where left out."""
+    jscc_sha256: str | None = None
+    """Checksum of the joint code's networks at the other end, where it has named it."""
 
     def __post_init__(self) -> None:
         if self.image_bits is not None:
             _check_range("image_bits", self.image_bits, 0, 2**40)
+        if self.seed_bits is not None:
+            _check_range("seed_bits", self.seed_bits, 0, 2**40)
+        if self.sketch_bits is not None:
+            _check_range("sketch_bits", self.sketch_bits, 0, 2**40)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +324,8 @@ class Result:
     ledger: Ledger
     features: Mapping[str, Feature]
     """What every stage made, by its name."""
+    arrived: Mapping[str, Feature] = field(default_factory=dict)
+    """What came out of the air, by the stage that had made it."""
 
     def part(self, stages: Collection[str]) -> Part:
         """What these stages made and cost, as far as they were done, to start another run from."""

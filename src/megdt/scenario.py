@@ -4,8 +4,8 @@ A scenario has five tables. Every key is a field of the dataclass named here, wh
 default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, rng_seed
-    [plan]     records.Plan          mechanism, mode, image_bits
-    [codecs]   CODECS below          prompt, recipe, seed, image
+    [plan]     records.Plan          mechanism, mode, image_bits, seed_bits, sketch_bits
+    [codecs]   CODECS below          prompt, recipe, seed, sketch, image
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
@@ -16,69 +16,206 @@ To add a mechanism or a codec, add it to the dict here.
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
 from megdt.codecs import Codec
 from megdt.codecs.image import AnalogImageCodec, FileFormat, FileImageCodec
+from megdt.codecs.jscc import (
+    MAPS,
+    MIN_COARSE_BITS,
+    JsccSeedCodec,
+    PlainSeedCodec,
+    check_rate,
+    choose_share,
+    map_size,
+)
+from megdt.codecs.progressive import ProgressiveSeedCodec
 from megdt.codecs.prompt import RecipeCodec, TextCodec
-from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
+from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
+from megdt.codecs.sketch import SketchCodec
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
-from megdt.mechanisms.simulate import simulate
+from megdt.mechanisms.simulate import air_rng, simulate
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,
+    ES_TO_UE_SKETCH,
+    PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
     SEND_SEED,
+    SEND_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
-from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side
+from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side, Style
 
 MECHANISMS: dict[str, Mechanism] = {
-    m.name: m for m in (ES_TO_UE, CENTRALIZED, PROMPT_ONLY, SEND_SEED, SEND_PICTURE)
+    m.name: m
+    for m in (
+        ES_TO_UE,
+        ES_TO_UE_SKETCH,
+        PREVIEW_THEN_SEED,
+        CENTRALIZED,
+        PROMPT_ONLY,
+        SEND_SEED,
+        SEND_SKETCH,
+        SEND_PICTURE,
+    )
 }
 
 
-def _file_codec(file_format: FileFormat) -> Callable[[Request, Plan], Codec]:
-    return lambda request, plan: FileImageCodec(
+CodecFactory = Callable[[Request, Plan, "RadioLink | PaperLink"], Codec]
+"""Makes a codec of what both ends agree on."""
+
+
+def _file_codec(file_format: FileFormat) -> CodecFactory:
+    return lambda request, plan, link: FileImageCodec(
         size_px=request.size_px, file_format=file_format, budget_bits=plan.image_bits
     )
 
 
-CODECS: dict[Kind, dict[str, Callable[[Request, Plan], Codec]]] = {
-    "prompt": {"text": lambda request, plan: TextCodec()},
-    "recipe": {"text": lambda request, plan: RecipeCodec()},
+def _sketch_codec(style: Style) -> CodecFactory:
+    return lambda request, plan, link: SketchCodec(
+        size_px=request.size_px, style=style, budget_bits=plan.sketch_bits
+    )
+
+
+def _told_snr_db(plan: Plan, link: RadioLink | PaperLink) -> float:
+    """What a codec is told of the channel, by the plan or by the link's mean.
+
+    Raises:
+        ScenarioError: If neither has it, or the paper's convention holds, which tells nobody.
+    """
+    if plan.mode == "paper":
+        raise ScenarioError(
+            "codecs that are told the SNR send complex symbols at unit power, paper mode has "
+            "neither; take fair mode, or codec analog"
+        )
+    told = link.mean_snr_db if plan.told_snr_db is None else plan.told_snr_db
+    if told is None:
+        raise ScenarioError(
+            "the codec is told an SNR and this channel has none that both ends know beforehand; "
+            "set plan.told_snr_db"
+        )
+    return told
+
+
+def jscc_codec(request: Request, plan: Plan, link: RadioLink | PaperLink) -> Codec:
+    """Learned symbols alone, in plan.symbol_rate of the channel uses of the analog seed."""
+    return hybrid_codec(request, plan, link, share=1.0)
+
+
+def hybrid_codec(
+    request: Request, plan: Plan, link: RadioLink | PaperLink, *, share: float | None = None
+) -> Codec:
+    """Bits and learned symbols in plan.symbol_rate of the channel uses of the analog seed.
+
+    Args:
+        request: What is to be sent.
+        plan: How much may be spent on it.
+        link: Its SNR says how.
+        share: How much of that goes by symbols, where it is not to be chosen by the SNR.
+    """
+    snr_db, shape = _told_snr_db(plan, link), seed_shape(request)
+    assert isinstance(link, RadioLink)  # the paper's tells no SNR
+    check_rate(plan.symbol_rate)
+    if share is None:
+        share = choose_share(snr_db, plan.symbol_rate)
+        if share is None:
+            return PlainSeedCodec(shape=shape)
+    uses = round(plan.symbol_rate * link.analog_uses(count_symbols(math.prod(shape), "fair")))
+    bits = 0
+    if share < 1:
+        digital = round((1 - share) * uses)
+        bits = link.payload_bits(digital, _air_of(request, plan, "seed"))
+        # Too few to say anything: then all of it goes by symbols.
+        bits, share = (bits, share) if bits >= MIN_COARSE_BITS else (0, 1.0)
+    if share == 0:
+        # Bits alone are not mended: the network costs more than it gives where they are many.
+        return ProgressiveSeedCodec(shape=shape, budget_bits=bits)
+    maps = round(link.symbols_within(round(share * uses)) * 2 // map_size(shape))
+    return JsccSeedCodec(
+        shape=shape,
+        snr_db=snr_db,
+        maps=min(MAPS, maps if bits else max(1, maps)),
+        coarse_bits=bits,
+        peer_sha256=plan.jscc_sha256,
+    )
+
+
+def _air_of(request: Request, plan: Plan, kind: Kind) -> np.random.Generator:
+    """The course of the channel that a feature of this kind will meet, as its sender sounds it."""
+    before: Counter[Side] = Counter()
+    for source, target in MECHANISMS[plan.mechanism].crossings():
+        if source.makes == kind:
+            return air_rng(request, source.side, target.side, before[source.side])
+        before[source.side] += 1
+    return np.random.default_rng(request.rng_seed)  # it does not cross: nothing will be sent
+
+
+CODECS: dict[Kind, dict[str, CodecFactory]] = {
+    "prompt": {"text": lambda request, plan, link: TextCodec()},
+    "recipe": {"text": lambda request, plan, link: RecipeCodec()},
     "seed": {
-        "float32": lambda request, plan: QuantisedSeedCodec(
+        "float32": lambda request, plan, link: QuantisedSeedCodec(
             shape=seed_shape(request), precision="float32"
         ),
-        "float16": lambda request, plan: QuantisedSeedCodec(
+        "float16": lambda request, plan, link: QuantisedSeedCodec(
             shape=seed_shape(request), precision="float16"
         ),
-        "int8": lambda request, plan: QuantisedSeedCodec(
+        "int8": lambda request, plan, link: QuantisedSeedCodec(
             shape=seed_shape(request), precision="int8"
         ),
-        "analog": lambda request, plan: AnalogSeedCodec(shape=seed_shape(request), mode=plan.mode),
+        "analog": lambda request, plan, link: AnalogSeedCodec(
+            shape=seed_shape(request), mode=plan.mode
+        ),
+        "progressive": lambda request, plan, link: ProgressiveSeedCodec(
+            shape=seed_shape(request), budget_bits=plan.seed_bits
+        ),
+        "jscc": jscc_codec,
+        "hybrid": hybrid_codec,
+    },
+    "sketch": {
+        "edges": _sketch_codec("edges"),
+        "layout": _sketch_codec("layout"),
+        "thumbnail": _sketch_codec("thumbnail"),
     },
     "image": {
         "webp": _file_codec("webp"),
         "avif": _file_codec("avif"),
         "jxl": _file_codec("jxl"),
-        "analog": lambda request, plan: AnalogImageCodec(size_px=request.size_px, mode=plan.mode),
+        "analog": lambda request, plan, link: AnalogImageCodec(
+            size_px=request.size_px, mode=plan.mode
+        ),
     },
 }
 
 DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
-    "fair": {"prompt": "text", "recipe": "text", "seed": "int8", "image": "webp"},
-    "paper": {"prompt": "text", "recipe": "text", "seed": "analog", "image": "analog"},
+    "fair": {
+        "prompt": "text",
+        "recipe": "text",
+        "seed": "int8",
+        "sketch": "thumbnail",
+        "image": "webp",
+    },
+    "paper": {
+        "prompt": "text",
+        "recipe": "text",
+        "seed": "analog",
+        "sketch": "thumbnail",
+        "image": "analog",
+    },
 }
 
 
@@ -121,7 +258,7 @@ class Scenario:
     ) -> Result:
         """Simulate it; see `mechanisms.simulate.simulate`."""
         codecs = {
-            kind: CODECS[kind][name](self.request, self.plan)
+            kind: CODECS[kind][name](self.request, self.plan, self.link)
             for kind, name in self.plan.codecs.items()
         }
         return simulate(
@@ -192,6 +329,64 @@ def override(tables: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
         value = parsed["value"] if len(parsed) == 1 else text.strip()
         changed.setdefault(table, {})[name] = value
     return changed
+
+
+SKETCHING = {ES_TO_UE.name: ES_TO_UE_SKETCH.name, SEND_SEED.name: SEND_SKETCH.name}
+"""What sends a sketch where the other would send a seed."""
+
+
+def choose_codec(
+    tables: Mapping[str, Any], codec: str | None, rate: float | None
+) -> dict[str, Any]:
+    """Set how the feature crosses, in the words of the command line.
+
+    Args:
+        tables: A scenario's, with its mechanism.
+        codec: "seed" for entropy-coded seeds, "sketch" for a sketch instead of a seed, or one of
+            CODECS["seed"]; None leaves it as it is.
+        rate: Of seed and sketch in bits a pixel, of jscc and hybrid as a share of the channel uses
+            of the analog seed; None for the usual one.
+
+    Raises:
+        ScenarioError: If the codec has no rate, or the mechanism sends neither seed nor sketch.
+    """
+    changed = {name: dict(table) for name, table in tables.items()}
+    plan, codecs = changed.setdefault("plan", {}), changed.setdefault("codecs", {})
+    mechanism = plan.get("mechanism", Plan.mechanism)
+    if codec == "sketch":
+        if mechanism not in (*SKETCHING, *SKETCHING.values()):
+            raise ScenarioError(
+                f"mechanism is {mechanism!r}, which sends no sketch; leave it out, or take "
+                f"{' or '.join(SKETCHING.values())}"
+            )
+        plan["mechanism"] = SKETCHING.get(mechanism, mechanism)
+    elif codec is not None:
+        codecs["seed"] = {"seed": "progressive"}.get(codec, codec)
+    if rate is None:
+        return changed
+    mode: Mode = plan.get("mode", Plan.mode)
+    default = DEFAULT_CODECS.get(mode, {}).get("seed")
+    crossing = "sketch" if codec == "sketch" else codecs.get("seed", default)
+    pixels = changed.get("request", {}).get("size_px", Request.size_px) ** 2
+    if crossing in ("progressive", "sketch"):
+        low, high = RATE_RANGES[crossing]
+        if not low <= rate <= high:
+            raise ScenarioError(
+                f"rate is {rate:g} bit a pixel, {codec or crossing} goes from {low:g} to {high:g}; choose one "
+                "in between"
+            )
+        plan["seed_bits" if crossing == "progressive" else "sketch_bits"] = round(rate * pixels)
+    elif crossing in ("jscc", "hybrid"):
+        plan["symbol_rate"] = rate
+    else:
+        raise ScenarioError(
+            f"rate is {rate:g}, but codec {crossing} has none; take seed, sketch, jscc or hybrid"
+        )
+    return changed
+
+
+RATE_RANGES = {"progressive": (0.005, 1.0), "sketch": (0.005, 0.06)}
+"""Bits a pixel that make sense: below, nothing is left; above, other codecs serve better."""
 
 
 def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Scenario:

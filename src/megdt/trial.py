@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.codecs import Codec
+from megdt.codecs.jscc import read_card
 from megdt.errors import RequestError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
@@ -17,10 +19,14 @@ from megdt.mechanisms.simulate import air_rng
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,
+    ES_TO_UE_SKETCH,
+    PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
     SEND_SEED,
+    SEND_SKETCH,
     draw,
+    redraw,
 )
 from megdt.mechanisms.stages import Job
 from megdt.records import Feature, Ledger, Outcome, Part, Result
@@ -34,7 +40,13 @@ BASELINES = ("webp", "avif", "jxl", "raw", "prompt")
 """The picture under an image codec in the channel uses that the seed took; raw pixels as analog
 symbols, in as many as they need; prompt and rng_seed for a UE that holds the whole model."""
 
-_WHOLE_PICTURE = {ES_TO_UE.name: CENTRALIZED, SEND_SEED.name: SEND_PICTURE}
+_WHOLE_PICTURE = {
+    ES_TO_UE.name: CENTRALIZED,
+    ES_TO_UE_SKETCH.name: CENTRALIZED,
+    PREVIEW_THEN_SEED.name: CENTRALIZED,
+    SEND_SEED.name: SEND_PICTURE,
+    SEND_SKETCH.name: SEND_PICTURE,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +90,7 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
             f"mechanism is {mechanism}, which is a baseline itself; leave out the comparison or "
             f"take {' or '.join(_WHOLE_PICTURE)}"
         )
-    if baseline == "prompt" and mechanism != ES_TO_UE.name:
+    if baseline == "prompt" and _WHOLE_PICTURE[mechanism] is not CENTRALIZED:
         raise RequestError(
             "baseline is 'prompt', but a picture that is there already has none; choose one of "
             f"{', '.join(BASELINES[:-1])}"
@@ -95,11 +107,11 @@ def check_sendable(scenario: Scenario) -> None:
     Raises:
         RequestError: If its mechanism draws one.
     """
-    kinds = (SEND_SEED.name, SEND_PICTURE.name)
+    kinds = (SEND_SEED.name, SEND_SKETCH.name, SEND_PICTURE.name)
     if scenario.plan.mechanism not in kinds:
         raise RequestError(
             f"mechanism is {scenario.plan.mechanism}, which draws a picture of its own; to send one "
-            f"take {' or '.join(kinds)}"
+            f"take one of {', '.join(kinds)}"
         )
 
 
@@ -109,7 +121,7 @@ def generate(
     """Run a scenario; judge it against the picture decoded where its latent was made."""
     from megdt.models.bundle import GENERATING
 
-    bundle.load(*GENERATING)  # no stage is charged for reading files
+    _load(scenario, bundle, GENERATING)
     result = scenario.run(bundle, progress=progress)
     error_free = _error_free(scenario, result, bundle, needed=baseline is not None)
     return _compare(_judge(scenario, result, error_free), bundle, baseline)
@@ -126,10 +138,22 @@ def transmit(
         bundle: The autoencoder.
         baseline: One of BASELINES, or None.
     """
-    bundle.load("encoder", "decoder")
+    _load(scenario, bundle, ("encoder", "decoder"))
     done = Part(features={"sense": Feature(kind="image", values=picture)})
     result = scenario.run(bundle, done=done)
     return _compare(_judge(scenario, result, picture), bundle, baseline)
+
+
+def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
+    """Read the models before anything runs, so that no stage is charged for reading files."""
+    from megdt.models.bundle import load_jscc
+
+    bundle.load(*names)
+    plan = scenario.plan
+    if any(stage.run is redraw for stage in MECHANISMS[plan.mechanism].stages):
+        bundle.load("denoiser", "sketch_adapter")
+    if plan.codecs["seed"] in ("jscc", "hybrid"):
+        load_jscc()
 
 
 def record(
@@ -155,6 +179,10 @@ def record(
             "a recording needs fair mode and a channel with snr_db, which chooses its MCS; leave "
             "out --mode paper and --channel"
         )
+    if scenario.plan.codecs["seed"] == "hybrid":
+        raise RequestError(
+            "codec hybrid fits its bits to a link that answers, a recording has none; take jscc"
+        )
     packet = _seed_codec(scenario).encode(
         Feature(kind="seed", values=bundle.encode(picture[None])[0])
     )
@@ -167,10 +195,7 @@ def record(
         carrier_frequency_hz=link.carrier_frequency_hz,
         mcs_table=link.mcs_table,
         # Enough to make the picture anywhere; a device's file would not travel with it.
-        plan={
-            "request": {"prompt": scenario.request.prompt, "size_px": scenario.request.size_px},
-            "codecs": {"seed": scenario.plan.codecs["seed"]},
-        },
+        plan=_travelling_plan(scenario),
     )
     return {
         "file": str(path),
@@ -180,6 +205,26 @@ def record(
         "mcs_table": burst.mcs_table,
         "mcs_index": burst.mcs_index,
         "sample_rate_hz": burst.sample_rate_hz,
+    }
+
+
+def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
+    """Tables by which another machine builds the codec that was used here."""
+    plan = scenario.plan
+    name = plan.codecs["seed"]
+    told: dict[str, Any] = {}
+    if name == "progressive" and plan.seed_bits is not None:
+        told["seed_bits"] = plan.seed_bits
+    if name == "jscc":
+        told = {
+            "symbol_rate": plan.symbol_rate,
+            "told_snr_db": plan.told_snr_db or scenario.link.mean_snr_db,
+            "jscc_sha256": read_card()["sha256"],
+        }
+    return {
+        "request": {"prompt": scenario.request.prompt, "size_px": scenario.request.size_px},
+        "plan": told,
+        "codecs": {"seed": name},
     }
 
 
@@ -199,7 +244,9 @@ def receive(path: Path, bundle: Bundle) -> tuple[Outcome, NDArray[np.uint8] | No
 
 
 def _seed_codec(scenario: Scenario) -> Codec:
-    return CODECS["seed"][scenario.plan.codecs["seed"]](scenario.request, scenario.plan)
+    return CODECS["seed"][scenario.plan.codecs["seed"]](
+        scenario.request, scenario.plan, scenario.link
+    )
 
 
 def feature_uses(ledger: Ledger) -> int:
@@ -211,9 +258,10 @@ def _error_free(
     scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
 ) -> NDArray[np.uint8]:
     """The picture of the latent, decoded where it was made."""
+    # The first seed is the one that was drawn; what a sketch is redrawn to comes after it.
     latents = [f.values for f in result.features.values() if f.kind == "seed"]
     if latents:
-        image: NDArray[np.uint8] = bundle.decode(latents[-1][None])[0]
+        image: NDArray[np.uint8] = bundle.decode(latents[0][None])[0]
         return image
     if result.image is not None:
         return result.image  # all of it was made on one side
@@ -244,9 +292,9 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     mechanism = _WHOLE_PICTURE[plan.mechanism]
     codec = "analog" if baseline == "raw" else baseline
     plan = replace(plan, mechanism=mechanism.name, codecs={**plan.codecs, "image": codec})
-    seed = next((c for c in trial.result.ledger.crossings if c.kind == "seed"), None)
-    if codec != "analog" and seed is not None:
-        rng = air_rng(scenario.request, seed.from_side, seed.to_side, 0)
+    sent = [c for c in trial.result.ledger.crossings if c.kind in ("seed", "sketch")]
+    if codec != "analog" and sent:
+        rng = air_rng(scenario.request, sent[0].from_side, sent[0].to_side, 0)
         bits = scenario.link.payload_bits(feature_uses(trial.result.ledger), rng)
         plan = replace(plan, image_bits=bits)
     other = replace(scenario, plan=plan)

@@ -1,10 +1,11 @@
 """Draw the figure from results.json.
 
-python studies/fair_baseline/plot.py
+python studies/fair_baseline/plot.py [--results results.json] [--out FOLDER]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,13 @@ def draw_differences(axis: Axes, differences: dict[str, Curves]) -> None:
 
 
 def main() -> None:
-    results = json.loads((HERE / "results.json").read_text())
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--out", type=Path, help="(default: beside the results)")
+    arguments = parser.parse_args()
+    results = json.loads(arguments.results.read_text())
     curves = results["curves"]
     figure, axes = plt.subplots(4, 3, figsize=(14, 17), layout="constrained")
     for row, (name, title) in enumerate(SETS.items()):
@@ -128,7 +135,8 @@ def main() -> None:
         [entries[label] for label in shown], shown,
         loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10,
     )  # fmt: skip
-    figure.savefig(HERE / "figure.png", dpi=80)
+    out = arguments.out or arguments.results.parent
+    figure.savefig(out / "figure.png", dpi=80)
 
 
 if __name__ == "__main__":

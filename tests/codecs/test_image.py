@@ -239,7 +239,7 @@ def test_fair_pixels_have_zero_mean_and_their_means_are_charged(picture: Feature
     packet = AnalogImageCodec(size_px=128).encode(picture)
     assert packet.symbols is not None
     assert abs(packet.symbols.mean()) < 0.01
-    assert packet.bits == 4 * 16
+    assert packet.bits == 3 * 16
 
 
 def test_fair_pixels_are_shrunk_towards_their_mean_by_what_noise_is_left(picture: Feature) -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from megdt.codecs.seed import INT8_CLIP, AnalogSeedCodec, QuantisedSeedCodec
+from megdt.codecs.seed import GAIN_SYMBOLS, INT8_CLIP, AnalogSeedCodec, QuantisedSeedCodec
 from megdt.errors import CodecError
+from megdt.link.radio import RadioLink
 from megdt.records import Delivery, Feature, Packet
 
 SHAPE = (4, 16, 16)
@@ -68,17 +69,39 @@ def test_a_payload_of_another_length_is_refused() -> None:
         QuantisedSeedCodec(shape=SHAPE).decode(Delivery(payload=bytes(7)))
 
 
-@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
 def test_fair_symbols_have_unit_power_whatever_the_seed(seed: Feature, scale: float) -> None:
     packet = AnalogSeedCodec(shape=SHAPE).encode(Feature(kind="seed", values=seed.values * scale))
     assert packet.symbols is not None
-    assert packet.symbols.size == 4 * 16 * 16 // 2
+    assert packet.symbols.size == GAIN_SYMBOLS + 4 * 16 * 16 // 2
     assert np.mean(np.abs(packet.symbols) ** 2) == pytest.approx(1.0, rel=2e-3)
 
 
-def test_the_gain_of_fair_symbols_is_charged(seed: Feature) -> None:
-    assert AnalogSeedCodec(shape=SHAPE).encode(seed).bits == 16
-    assert AnalogSeedCodec(shape=SHAPE, mode="paper").encode(seed).bits == 0
+def test_an_analog_seed_has_no_bits_and_so_no_cliff(seed: Feature) -> None:
+    for mode in ("fair", "paper"):
+        assert AnalogSeedCodec(shape=SHAPE, mode=mode).encode(seed).bits == 0  # type: ignore[arg-type]
+    link = RadioLink(snr_db=-20.0)
+    delivery = link.send(AnalogSeedCodec(shape=SHAPE).encode(seed), np.random.default_rng(0))
+    assert delivery.outcome == "delivered"
+
+
+def test_a_seed_too_large_for_its_gain_is_refused(seed: Feature) -> None:
+    loud = Feature(kind="seed", values=seed.values * 10)
+    with pytest.raises(CodecError, match="root mean square of .*, analog symbols carry up to 4"):
+        AnalogSeedCodec(shape=SHAPE).encode(loud)
+
+
+def test_noise_moves_the_gain_little(seed: Feature) -> None:
+    """At -20 dB the receiver falls back on what is usual, and at 20 dB it knows the gain."""
+    codec = AnalogSeedCodec(shape=SHAPE)
+    sent = Feature(kind="seed", values=1.3 * seed.values)
+    for snr_db, tolerance in ((-20, 0.35), (20, 0.03)):
+        delivery = RadioLink(snr_db=float(snr_db)).send(
+            codec.encode(sent), np.random.default_rng(1)
+        )
+        got = codec.decode(delivery).values
+        gain = np.sum(got * sent.values) / np.sum(sent.values**2)
+        assert abs(gain - 1) < tolerance
 
 
 @pytest.mark.parametrize("mode", ["fair", "paper"])
@@ -94,7 +117,7 @@ def test_the_noise_power_told_is_the_noise_power_there_is(seed: Feature) -> None
     rng = np.random.default_rng(1)
     errors, told = [], 0.0
     for _ in range(50):
-        noise = rng.standard_normal((2, 512)) * np.sqrt(0.1 / 2)
+        noise = rng.standard_normal((2, 528)) * np.sqrt(0.1 / 2)
         symbols = packet.symbols + noise[0] + 1j * noise[1]
         again = codec.decode(Delivery(payload=packet.payload, symbols=symbols, noise_power=0.1))
         errors.append(np.mean((again.values - 3 * seed.values) ** 2))
@@ -110,5 +133,7 @@ def test_a_silent_seed_survives() -> None:
 
 def test_symbols_without_their_gain_are_refused(seed: Feature) -> None:
     codec = AnalogSeedCodec(shape=SHAPE)
-    with pytest.raises(CodecError, match="gain of analog symbols arrived as 0 bytes"):
-        codec.decode(Delivery(symbols=codec.encode(seed).symbols))
+    symbols = codec.encode(seed).symbols
+    assert symbols is not None
+    with pytest.raises(CodecError, match="512 analog symbols arrived, .* take 528"):
+        codec.decode(Delivery(symbols=symbols[GAIN_SYMBOLS:]))

@@ -293,3 +293,20 @@ def test_inception_fid_is_the_frechet_distance_on_what_torch_fidelity_extracts(
     with pytest.raises(OutputError, match="does not hold the Inception weights") as error:
         quality.inception_fid(images, images, weights=tmp_path / "weights.pth")
     assert one_line(error)
+
+
+@needs_stlpips
+def test_a_kept_reference_gives_the_same_perceptual_distance() -> None:
+    noisy = np.stack([add_noise(draw_picture(), n) for n in (5, 20)])
+    clean = np.stack([draw_picture()] * 2)
+    kept = quality.PerceptualReference(clean)
+    for _ in range(2):
+        assert np.array_equal(kept.distance(noisy), quality.perceptual_distance(noisy, clean))
+
+
+@needs_stlpips
+def test_a_kept_reference_refuses_pictures_of_another_shape() -> None:
+    kept = quality.PerceptualReference(draw_picture()[None])
+    with pytest.raises(RequestError, match=r"\[1, 40, 48, 3\]") as error:
+        kept.distance(draw_picture(40, 48)[None])
+    assert one_line(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,9 @@ from PIL import Image
 from megdt.codecs.seed import from_symbols, to_symbols
 from megdt.errors import CodecError, MissingExtraError
 from megdt.records import Delivery, Feature, Mode, Packet
+
+_USUAL_RMS = 0.2
+"""Of a picture's values in [0, 1] around their means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +37,13 @@ class AnalogImageCodec:
     mode: Mode = "fair"
 
     def encode(self, feature: Feature) -> Packet:
-        """Map one picture to symbols, 3 * size_px**2 real or half as many complex ones."""
+        """Map one picture to symbols, 3 * size_px**2 real or about half as many complex ones."""
         pixels = _check_image(feature.values, self.size_px).astype(np.float32) / np.float32(255)
         if self.mode == "paper":
-            return to_symbols(pixels, self.mode)
+            return Packet(symbols=to_symbols(pixels, self.mode))
         means = pixels.mean((0, 1), dtype=np.float64).astype("<f2")
-        packet = to_symbols(pixels - means.astype(np.float32), self.mode)
-        return Packet(payload=means.tobytes() + packet.payload, symbols=packet.symbols)
+        symbols = to_symbols(pixels - means.astype(np.float32), self.mode, usual_rms=_USUAL_RMS)
+        return Packet(payload=means.tobytes(), symbols=symbols)
 
     def decode(self, delivery: Delivery) -> Feature:
         """Take the picture from noisy symbols.
@@ -51,19 +54,17 @@ class AnalogImageCodec:
         count = 3 * self.size_px**2
         means = np.zeros(3, np.float32)
         if self.mode == "fair":
-            if len(delivery.payload) != 8:
+            if len(delivery.payload) != 6:
                 raise CodecError(
-                    f"means and gain of a picture arrived as {len(delivery.payload)} bytes, they "
-                    "have 8; both ends must follow the same plan"
+                    f"means of a picture arrived as {len(delivery.payload)} bytes, they have 6; "
+                    "both ends must follow the same plan"
                 )
-            means = np.frombuffer(delivery.payload[:6], "<f2").astype(np.float32)
-            delivery = replace(delivery, payload=delivery.payload[6:])
-        values, noise_power = from_symbols(delivery, count, self.mode)
+            means = np.frombuffer(delivery.payload, "<f2").astype(np.float32)
+        values, noise_power = from_symbols(delivery, count, self.mode, usual_rms=_USUAL_RMS)
         if self.mode == "fair":
-            gain = float(np.frombuffer(delivery.payload, "<f2")[0])
-            # Two values in a unit-power symbol: each has half of the squared gain as its power.
-            power = gain**2 / 2
-            values = values * np.float32(power / max(power + noise_power, 1e-12))
+            power = float(np.mean(values.astype(np.float64) ** 2))
+            # What is left of the measured power without the noise's is the picture's.
+            values = values * np.float32(max(power - noise_power, 0) / max(power, 1e-12))
         shaped = values.reshape(self.size_px, self.size_px, 3) + means
         return Feature(kind="image", values=np.rint(np.clip(shaped, 0, 1) * 255).astype(np.uint8))
 

@@ -70,8 +70,8 @@ class AnalogSeedCodec:
     """A seed as analog symbols.
 
     `fair` mode pairs elements into complex symbols of unit mean power; the gain that undoes the
-    scaling goes along as 16 digital bits. `paper` mode sends the raw values as real symbols, as
-    the paper's experiment did.
+    scaling goes along as GAIN_SYMBOLS more of them. `paper` mode sends the raw values as real
+    symbols, as the paper's experiment did.
 
     Args:
         shape: What both ends expect. (latent_channels, height, width)
@@ -85,10 +85,11 @@ class AnalogSeedCodec:
         """Map one seed to symbols.
 
         Raises:
-            CodecError: If the seed has another shape, or an element is not finite.
+            CodecError: If the seed has another shape, an element is not finite, or its root mean
+                square is above GAIN_RANGE.
         """
         latent = check_seed(feature.values, self.shape)
-        return to_symbols(latent, self.mode)
+        return Packet(symbols=to_symbols(latent, self.mode))
 
     def decode(self, delivery: Delivery) -> Feature:
         """Take the seed from noisy symbols, its noise power with it.
@@ -100,55 +101,90 @@ class AnalogSeedCodec:
         return Feature(kind="seed", values=values.reshape(self.shape), noise_power=noise_power)
 
 
-def to_symbols(values: NDArray[np.float32], mode: Mode) -> Packet:
-    """Real numbers as analog symbols; see AnalogSeedCodec."""
+GAIN_SYMBOLS = 16
+"""Symbols that carry the gain, by their common phase: half a turn is a factor of GAIN_RANGE."""
+
+GAIN_RANGE = 4.0
+"""Largest root mean square of what is sent, over the usual one; smaller ones go at less power."""
+
+# Standard deviation that the receiver takes the phase to have before it has seen it: latents of a
+# view differ by some 15 % from unit variance. What noise leaves open is taken to be usual.
+_GAIN_SPREAD = 0.2
+
+
+def to_symbols(values: NDArray[np.float32], mode: Mode, *, usual_rms: float = 1.0) -> NDArray[Any]:
+    """Real numbers as analog symbols; see AnalogSeedCodec.
+
+    Args:
+        values: Any shape.
+        mode: `fair` or `paper`.
+        usual_rms: Root mean square that both ends expect of values.
+
+    Raises:
+        CodecError: If the root mean square of the values is above GAIN_RANGE times the usual one.
+    """
     flat = values.ravel()
     if mode == "paper":
-        return Packet(symbols=flat)
+        return flat
     if flat.size % 2:
         flat = np.append(flat, np.float32(0))
-    pairs = flat[0::2] + 1j * flat[1::2]
-    gain = np.float16(np.sqrt(np.mean(np.abs(pairs) ** 2, dtype=np.float64)))
-    if gain == 0:  # nothing to send: silence, and the receiver multiplies by nothing
-        return Packet(payload=gain.tobytes(), symbols=pairs.astype(np.complex64))
-    # The rounded gain scales both ends alike.
-    return Packet(payload=gain.tobytes(), symbols=(pairs / np.float64(gain)).astype(np.complex64))
+    rms = float(np.sqrt(np.mean(flat.astype(np.float64) ** 2)))
+    if not rms <= usual_rms * GAIN_RANGE:
+        raise CodecError(
+            f"values have a root mean square of {rms:.3g}, analog symbols carry up to "
+            f"{usual_rms * GAIN_RANGE:g}; scale them to about {usual_rms:g}"
+        )
+    gain = max(rms, usual_rms / GAIN_RANGE)
+    phase = np.pi * np.log(gain / usual_rms) / np.log(GAIN_RANGE)
+    # Half a turn either way is the same phase: stay off it.
+    told = np.full(GAIN_SYMBOLS, np.exp(1j * np.clip(phase, -3.1, 3.1)))
+    pairs = (flat[0::2] + 1j * flat[1::2]) / (gain * np.sqrt(2))
+    return np.concatenate((told, pairs)).astype(np.complex64)
 
 
-def from_symbols(delivery: Delivery, count: int, mode: Mode) -> tuple[NDArray[np.float32], float]:
+def count_symbols(count: int, mode: Mode) -> int:
+    """Symbols that so many real numbers take: complex ones in `fair` mode, gain included."""
+    return count if mode == "paper" else GAIN_SYMBOLS + -(-count // 2)
+
+
+def from_symbols(
+    delivery: Delivery, count: int, mode: Mode, *, usual_rms: float = 1.0
+) -> tuple[NDArray[np.float32], float]:
     """The numbers of `to_symbols` and the mean square of the noise on each.
 
     Raises:
-        CodecError: If another number of symbols arrived, or no gain in `fair` mode.
+        CodecError: If another number of symbols arrived.
     """
-    expected = count if mode == "paper" else -(-count // 2)
-    symbols = delivery.symbols
-    found = 0 if symbols is None else symbols.size
-    if symbols is None or found != expected:
-        raise CodecError(
-            f"{found} analog symbols arrived, {count} values in {mode} mode take {expected}; "
-            "both ends must follow the same plan"
-        )
+    symbols = check_symbols(delivery, count_symbols(count, mode), f"{count} values in {mode} mode")
     if mode == "paper":
         return symbols.astype(np.float32), float(delivery.noise_power)
-    if len(delivery.payload) != 2:
-        raise CodecError(
-            f"the gain of analog symbols arrived as {len(delivery.payload)} bytes, it has 2; "
-            "both ends must follow the same plan"
-        )
-    gain = float(np.frombuffer(delivery.payload, "<f2")[0])
+    noise = np.broadcast_to(np.asarray(delivery.noise_power, np.float64), symbols.shape)
+    weights = 2 / np.maximum(noise[:GAIN_SYMBOLS], 1e-12)
+    phase = np.angle(np.sum(weights * symbols[:GAIN_SYMBOLS]) + _GAIN_SPREAD**-2)
+    # Each of two numbers has half of a symbol's power and half of its noise.
+    gain = usual_rms * GAIN_RANGE ** (phase / np.pi) * np.sqrt(2)
+    symbols, noise = symbols[GAIN_SYMBOLS:], noise[GAIN_SYMBOLS:]
     pairs = np.stack((symbols.real, symbols.imag), 1).ravel()[:count]
-    noise = np.asarray(delivery.noise_power, np.float64)
     if np.ptp(noise) == 0:
-        # Half of a complex symbol's noise falls on each of its two numbers.
-        return (pairs * gain).astype(np.float32), gain**2 * float(noise.flat[0]) / 2
+        return (pairs * gain).astype(np.float32), float(gain**2 * noise[0] / 2)
     # The share of the signal in what arrived differs from symbol to symbol. Each is weighted by
     # its own share, and the whole given as if noise of one power had left the same error.
     share = 1 / (1 + noise)
     mean_error = float(np.mean(1 - share))
     level = mean_error / (1 - mean_error)
-    weights = np.repeat(share * (1 + level), 2)[:count]
-    return (pairs * weights * gain).astype(np.float32), gain**2 * level / 2
+    shares = np.repeat(share * (1 + level), 2)[:count]
+    return (pairs * shares * gain).astype(np.float32), float(gain**2 * level / 2)
+
+
+def check_symbols(delivery: Delivery, expected: int, what: str) -> NDArray[Any]:
+    """The delivery's symbols, or a CodecError where they are not as many as expected."""
+    found = 0 if delivery.symbols is None else delivery.symbols.size
+    if delivery.symbols is None or found != expected:
+        raise CodecError(
+            f"{found} analog symbols arrived, {what} take {expected}; both ends must follow the "
+            "same plan"
+        )
+    return delivery.symbols
 
 
 def check_seed(values: Any, shape: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -171,6 +171,14 @@ class RadioLink:
         """Carry one packet; see `Transport.send`."""
         return self.transport.send(packet, rng)
 
+    def analog_uses(self, symbols: int) -> int:
+        """Channel uses that analog symbols take; see `Transport.analog_uses`."""
+        return self.transport.analog_uses(symbols)
+
+    def symbols_within(self, uses: int) -> int:
+        """Analog symbols that fit in so many uses; see `Transport.symbols_within`."""
+        return self.transport.symbols_within(uses)
+
     def payload_bits(self, uses: int, rng: np.random.Generator) -> int:
         """The payload that fits in so many channel uses; see `Transport.payload_bits`."""
         return self.transport.payload_bits(uses, rng)

@@ -132,9 +132,24 @@ class Transport:
         if packet.payload:
             send = _send_ideal if self.coding == "ideal" else _send_blocks
             outcome, payload = send(air, packet.payload)
+        elif packet.told_snr and self.coding != "ideal":
+            _sound(air)
         if packet.symbols is not None and outcome == "delivered":
             outcome, symbols, noise_power = _send_symbols(air, packet.symbols)
         return air.delivery(outcome, payload, symbols, noise_power)
+
+    def analog_uses(self, symbols: int) -> int:
+        """Channel uses that so many analog symbols take, pilots and control included."""
+        return -(-symbols // self.grid.block_data_elements) * BLOCK_ELEMENTS
+
+    def symbols_within(self, uses: int) -> int:
+        """Analog symbols that fit in so many channel uses, the report of the SNR taken off."""
+        report = 0
+        if self.coding != "ideal":
+            report = _FEEDBACK_USES
+            if self.grid.pilots:
+                report += self.grid.resource_blocks * BLOCK_SUBCARRIERS
+        return max(0, uses - report) // BLOCK_ELEMENTS * self.grid.block_data_elements
 
     def payload_bits(self, uses: int, rng: np.random.Generator) -> int:
         """The payload that fits in so many channel uses, as the sender knows at the start.

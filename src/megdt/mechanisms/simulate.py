@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megdt.codecs import Codec
 from megdt.errors import MechanismError
@@ -85,9 +86,7 @@ def simulate(
             if stages[name].side != stage.side:
                 outcome, arrived = run.carry(feature, stages[name], stage)
                 if arrived is None:
-                    return Result(
-                        outcome=outcome, image=None, ledger=run.ledger(), features=features
-                    )
+                    return run.result(features, outcome)
                 feature = arrived
             inputs.append(feature)
         tell = partial(progress, stage.name) if progress is not None else None
@@ -103,15 +102,15 @@ def simulate(
                 f"a {stage.makes}; mend the stage"
             )
         features[stage.name] = feature
-    return Result(
-        image=features[mechanism.stages[-1].name].values, ledger=run.ledger(), features=features
-    )
+    return run.result(features, "delivered", image=features[mechanism.stages[-1].name].values)
 
 
 def _bare(packet: Packet) -> Packet:
     """The packet's bits and symbols, without anything else that its objects might carry."""
     symbols = None if packet.symbols is None else np.array(packet.symbols)
-    return Packet(payload=bytes(memoryview(packet.payload)), symbols=symbols)
+    return Packet(
+        payload=bytes(memoryview(packet.payload)), symbols=symbols, told_snr=bool(packet.told_snr)
+    )
 
 
 def air_rng(request: Request, source: Side, target: Side, number: int) -> np.random.Generator:
@@ -139,6 +138,17 @@ class _Run:
 
     def ledger(self) -> Ledger:
         return Ledger(crossings=tuple(self.crossings), computations=tuple(self.computations))
+
+    def result(
+        self,
+        features: Mapping[str, Feature],
+        outcome: Outcome,
+        image: NDArray[np.uint8] | None = None,
+    ) -> Result:
+        arrived = {source: feature for (source, _), feature in self.arrived.items()}
+        return Result(
+            outcome=outcome, image=image, ledger=self.ledger(), features=features, arrived=arrived
+        )
 
     def charge(
         self, stage: Stage, task: str, side: Side, measured_s: float, *, flops: float = 0.0

@@ -41,6 +41,32 @@ def decode(job: Job, seed: Feature) -> Feature:
     return Feature(kind="image", values=job.models.decode(seed.values[None], noise_power)[0])
 
 
+def sketch(job: Job, image: Feature) -> Feature:
+    """The picture, of which the codec keeps what its style does."""
+    del job
+    return Feature(kind="sketch", values=image.values)
+
+
+def redraw(job: Job, sketch: Feature, prompt: Feature | None = None) -> Feature:
+    """Noise to latent, led by a sketch that has crossed, and by the prompt where it is known."""
+    if sketch.style is None:
+        raise MechanismError(
+            "the picture to redraw was not sketched: it has not crossed to another side under a "
+            "sketch codec; put redraw on the other side"
+        )
+    request = job.request
+    latents = job.models.redraw(
+        sketch.values[None],
+        None if prompt is None else job.models.embed([prompt.values]),
+        [request.rng_seed],
+        style=sketch.style,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
 def ask_recipe(job: Job) -> Feature:
     """Prompt and rng_seed: all that it takes to draw the picture."""
     return Feature(kind="recipe", values=(job.request.prompt, job.request.rng_seed))
@@ -123,3 +149,44 @@ SEND_PICTURE = Mechanism(
     ),
 )
 """The baseline of that: the picture itself crosses, under an image codec."""
+
+_SKETCHING = (
+    Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+    Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+    Stage(name="denoise", side=Side.ES, inputs=("embed",), makes="seed", run=denoise),
+    Stage(name="picture", side=Side.ES, inputs=("denoise",), makes="image", run=decode),
+    Stage(name="sketch", side=Side.ES, inputs=("picture",), makes="sketch", run=sketch),
+    Stage(name="redraw", side=Side.UE, inputs=("sketch", "ask"), makes="seed", run=redraw),
+)
+
+ES_TO_UE_SKETCH = Mechanism(
+    name="es_to_ue_sketch",
+    stages=(
+        *_SKETCHING,
+        Stage(name="decode", side=Side.UE, inputs=("redraw",), makes="image", run=decode),
+    ),
+)
+"""E2U by sketch (section III-A2): the ES draws the picture, its sketch crosses, and the UE, which
+has typed the prompt, draws it again."""
+
+PREVIEW_THEN_SEED = Mechanism(
+    name="preview_then_seed",
+    stages=(
+        *_SKETCHING,
+        Stage(name="preview", side=Side.UE, inputs=("redraw",), makes="image", run=decode),
+        Stage(name="decode", side=Side.UE, inputs=("denoise",), makes="image", run=decode),
+    ),
+)
+"""Sketch and seed: the sketch first, small enough to come through, for a preview; then the seed,
+from which the picture is decoded. Where the seed is lost, the preview is among the features."""
+
+SEND_SKETCH = Mechanism(
+    name="send_sketch",
+    stages=(
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="sketch", side=Side.UE, inputs=("sense",), makes="sketch", run=sketch),
+        Stage(name="redraw", side=Side.ES, inputs=("sketch",), makes="seed", run=redraw),
+        Stage(name="decode", side=Side.ES, inputs=("redraw",), makes="image", run=decode),
+    ),
+)
+"""A picture that the UE has goes to the ES as its sketch, and is drawn again from that alone."""

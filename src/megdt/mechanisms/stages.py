@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.errors import MechanismError
-from megdt.records import Feature, Kind, Request, Side
+from megdt.records import Feature, Kind, Request, Side, Style
 
 StageProgress = Callable[[str, int, int], None]
 """Told the stage, its steps done and its steps in all."""
@@ -34,6 +34,20 @@ class Models(Protocol):
         rng_seeds: Sequence[int],
         *,
         size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """[batch, latent_channels, height, width]"""
+        ...
+
+    def redraw(
+        self,
+        sketches: NDArray[np.uint8],
+        prompt_embeds: NDArray[np.float32] | None,
+        rng_seeds: Sequence[int],
+        *,
+        style: Style,
         steps: int,
         guidance_scale: float,
         progress: Callable[[int, int], None] | None = None,

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,17 +23,27 @@ from torch import Tensor, nn
 from megdt.errors import BundleError, RequestError
 from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
-from megdt.models.classifier import SceneClassifier, classify
+from megdt.models.classifier import SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
-from megdt.models.generation import generate_latents
-from megdt.models.text_encoder import TextEncoder, split_words
+from megdt.models.generation import GRID, generate_latents
+from megdt.models.jscc import (
+    MULTIPLE,
+    SYMBOL_CHANNELS,
+    JsccDecoder,
+    JsccEncoder,
+    normalise_power,
+    tell,
+)
+from megdt.models.sketching import STYLES, SketchAdapter
+from megdt.models.text_encoder import EMBEDDING, TextEncoder, split_words
+from megdt.records import Style
 
 BUNDLE = Path(__file__).parent / "bundle"
 Model = TypeVar("Model", bound=nn.Module)
 GENERATING = ("text_encoder", "denoiser", "encoder", "decoder")
 """The models that make a picture of a prompt."""
 
-NAMES = (*GENERATING, "classifier")
+NAMES = (*GENERATING, "sketch_adapter", "jscc", "classifier")
 
 CARD_KEYS = ("task", "data", "recipe", "steps", "seconds", "parameters", "metrics", "sha256")
 
@@ -55,7 +65,7 @@ class Bundle:
 
     @property
     def flops(self) -> float:
-        """Floating point operations of embed, denoise, decode and encode so far.
+        """Floating point operations of embed, denoise, redraw, decode and encode so far.
 
         Each multiply-add counts as 2. Convolutions, matrix products and attention are counted, what
         is done element by element is not. Classifying is no part of a generation, and not counted.
@@ -126,6 +136,52 @@ class Bundle:
         )
         return _to_numpy(latents)
 
+    def redraw(
+        self,
+        sketches: NDArray[np.uint8],
+        prompt_embeds: NDArray[np.float32] | None,
+        rng_seeds: Sequence[int],
+        *,
+        style: Style,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw latents of pictures that would have these sketches.
+
+        Args:
+            sketches: RGB, of the size of the pictures to come. [batch, size_px, size_px, 3]
+            prompt_embeds: None where there is no prompt. [batch, embedding]
+            rng_seeds: One for each picture.
+            style: What the sketches keep.
+            steps: Denoising steps on the first grid.
+            guidance_scale: How strongly sketch and prompt lead.
+            progress: Told the steps done and the steps in all.
+
+        Returns:
+            [batch, 4, size_px / 8, size_px / 8]
+        """
+        batch = torch.tensor(sketches, device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if prompt_embeds is None:
+            prompt_embeds = np.zeros((len(batch), EMBEDDING), np.float32)
+        told = torch.zeros(len(batch), len(STYLES), device=self.device)
+        told[:, STYLES.index(style)] = 1
+        with torch.inference_mode():
+            features = self._sketch_adapter(batch, told, grid=GRID)
+        latents = generate_latents(
+            self._denoiser,
+            self._encoder,
+            self._decoder,
+            torch.from_numpy(prompt_embeds).to(self.device),
+            rng_seeds,
+            size_px=sketches.shape[1],
+            steps=steps,
+            guidance_scale=guidance_scale,
+            features=features,
+            progress=progress,
+        )
+        return _to_numpy(latents)
+
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
     ) -> NDArray[np.uint8]:
@@ -174,6 +230,15 @@ class Bundle:
         """Name species, colour and sky of 256-pixel pictures; see `classifier.classify`."""
         return classify(self._classifier, images)
 
+    def probe_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the classifier decides by, as features; see `classifier.probe_features`."""
+        return probe_features(self._classifier, images)
+
+    def jscc(self) -> nn.ModuleDict:
+        """The joint source-channel code's two networks, "encoder" and "decoder"."""
+        pair = nn.ModuleDict({"encoder": JsccEncoder(), "decoder": JsccDecoder()})
+        return self._load("jscc", pair)
+
     @cached_property
     def _text_encoder(self) -> TextEncoder:
         return self._load("text_encoder", TextEncoder())
@@ -189,6 +254,10 @@ class Bundle:
     @cached_property
     def _decoder(self) -> Decoder:
         return self._load("decoder", Decoder())
+
+    @cached_property
+    def _sketch_adapter(self) -> SketchAdapter:
+        return self._load("sketch_adapter", SketchAdapter())
 
     @cached_property
     def _classifier(self) -> SceneClassifier:
@@ -214,7 +283,7 @@ class Bundle:
         # channels_last is the faster layout for convolutions, a third on the CPU.
         model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.eval()
-        if name in GENERATING:
+        if name != "classifier":
             self._count_flops(model)
         return model
 
@@ -234,6 +303,112 @@ class Bundle:
             return output
 
         model.forward = count
+
+
+class Jscc:
+    """The joint code's networks on NumPy, one seed at a time.
+
+    Args:
+        bundle: Where they come from.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._model = bundle.jscc()
+
+    def encode(
+        self,
+        latent: NDArray[np.float32],
+        coarse: NDArray[np.float32] | None,
+        *,
+        noise_power: float,
+        maps: int,
+        coarse_bits: int,
+    ) -> NDArray[np.float32]:
+        """A seed as maps of symbols at unit mean power.
+
+        Args:
+            latent: [4, height, width]
+            coarse: What the receiver has of it, if anything. [4, height, width]
+            noise_power: Told to both ends, for symbols of unit power.
+            maps: How many to make.
+            coarse_bits: Of the coarse seed.
+
+        Returns:
+            [maps, ceil(height / 2), ceil(width / 2)]
+        """
+        height, width = latent.shape[1:]
+        told = self._tell(noise_power, maps, coarse_bits, latent.size)
+        with torch.inference_mode():
+            symbols = self._model["encoder"](_pad(latent), _pad(_or_zeros(coarse, latent)), told)
+            cut = symbols[:, :, : -(-height // 2), : -(-width // 2)].contiguous()
+            return _to_numpy(normalise_power(cut, torch.tensor([float(maps)]))[0, :maps])
+
+    def decode(
+        self,
+        values: NDArray[np.float32],
+        shares: NDArray[np.float32],
+        coarse: NDArray[np.float32] | None,
+        *,
+        shape: tuple[int, int, int],
+        noise_power: float,
+        maps: int,
+        coarse_bits: int,
+    ) -> tuple[NDArray[np.float32], float]:
+        """The seed, and the noise power that the picture's decoder is to be told.
+
+        Args:
+            values: Maps of symbols as they arrived, one after the other.
+            shares: Of the signal in the power of each value.
+            coarse: The coarse seed, if there is one. [4, height, width]
+            shape: Of the seed.
+            noise_power: Told to both ends, for symbols of unit power.
+            maps: How many were sent.
+            coarse_bits: Of the coarse seed.
+
+        Returns:
+            [4, height, width], and one number.
+        """
+        _, height, width = shape
+        small = (maps, -(-height // 2), -(-width // 2))
+        found = [_pad_maps(part.reshape(small), height, width) for part in (values, shares)]
+        told = self._tell(noise_power, maps, coarse_bits, int(np.prod(shape)))
+        before = _pad(_or_zeros(coarse, np.zeros(shape, np.float32)))
+        with torch.inference_mode():
+            mended, power = self._model["decoder"](*found, before, told)
+        return _to_numpy(mended[0, :, :height, :width]), float(power)
+
+    @staticmethod
+    def _tell(noise_power: float, maps: int, coarse_bits: int, elements: int) -> Tensor:
+        return tell(
+            torch.tensor([noise_power], dtype=torch.float32),
+            torch.tensor([float(maps)]),
+            torch.tensor([coarse_bits / elements]),
+        )
+
+
+def _or_zeros(coarse: NDArray[np.float32] | None, like: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.zeros_like(like) if coarse is None else coarse
+
+
+def _pad(latent: NDArray[np.float32]) -> Tensor:
+    """A batch of one, its borders repeated up to the networks' multiple."""
+    low, right = (-n % MULTIPLE for n in latent.shape[1:])
+    padded = np.pad(latent, ((0, 0), (0, low), (0, right)), mode="edge")
+    return torch.from_numpy(padded)[None].contiguous(memory_format=torch.channels_last)
+
+
+def _pad_maps(maps: NDArray[np.float32], height: int, width: int) -> Tensor:
+    """All maps for a latent of this size, zeros where nothing was sent. [1, 16, h, w]"""
+    tall, wide = (-(-n // MULTIPLE) * MULTIPLE // 2 for n in (height, width))
+    padded = np.zeros((1, SYMBOL_CHANNELS, tall, wide), np.float32)
+    padded[0, : maps.shape[0], : maps.shape[1], : maps.shape[2]] = maps
+    return torch.from_numpy(padded)
+
+
+@lru_cache
+def load_jscc(folder: Path = BUNDLE) -> Jscc:
+    """The joint code of a bundle, read once."""
+    return Jscc(Bundle(folder))
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -268,8 +443,10 @@ def _shape(argument: Any) -> Any:
     """All of an argument that the operations of a call depend on."""
     if isinstance(argument, Tensor):
         return argument.shape
-    if argument is None:
-        return None
+    if argument is None or isinstance(argument, int):
+        return argument
+    if isinstance(argument[0], Tensor):
+        return tuple(map(_shape, argument))
     return len(argument), _longest(argument)
 
 

@@ -101,6 +101,7 @@ class Denoiser(nn.Module):
         *,
         position: Float[Tensor, "batch 12 height width"],
         scale: Float[Tensor, " batch"],
+        features: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "batch 4 height width"]:
         """Predict the flow at one noise level.
 
@@ -110,6 +111,8 @@ class Denoiser(nn.Module):
             prompt_embeds: Embeddings; zeros mean no prompt. [batch, EMBEDDING]
             position: What `positions` gives for these latents. [batch, 12, height, width]
             scale: Latents across the whole view, in multiples of 32. [batch]
+            features: What `sketching.SketchAdapter` makes of a sketch, to be added at full, half
+                and quarter resolution; None adds nothing.
 
         Returns:
             Noise minus clean latent. [batch, 4, height, width]
@@ -119,12 +122,18 @@ class Denoiser(nn.Module):
         told = torch.cat((_wave(sigma), fineness.to(prompt_embeds), prompt_embeds), 1)
         condition = self.condition(told)
         top = self.down_top(self.enter(torch.cat((latent, position), 1)), condition)
+        if features is not None:
+            top = top + features[0]
         x = middle_in = self.to_middle(top)
         kept = []
         for block in self.down_middle:
             x = block(x, condition)
             kept.append(x)
+        if features is not None:
+            x = kept[1] = x + features[1]
         x = self.to_bottom(x)
+        if features is not None:
+            x = x + features[2]
         for block, attention in zip(self.bottom, self.attention, strict=True):
             x = attention(block(x, condition))
         x = functional.interpolate(self.from_bottom(x), scale_factor=2.0)

@@ -61,6 +61,7 @@ def generate_latents(
     size_px: int,
     steps: int,
     guidance_scale: float,
+    features: tuple[Tensor, Tensor, Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "batch 4 height width"]:
     """Draw latents.
@@ -73,7 +74,8 @@ def generate_latents(
         rng_seeds: One for each picture; its noise does not depend on the rest of the batch.
         size_px: Height and width of the picture to come, a multiple of 8 from 256 on.
         steps: Denoising steps on the first grid.
-        guidance_scale: How strongly the prompt leads.
+        guidance_scale: How strongly prompt and features lead.
+        features: What a sketch adapter makes for the first grid, where the scene is decided.
         progress: Told the steps done and the steps in all.
 
     Returns:
@@ -97,7 +99,8 @@ def generate_latents(
             hang = (0, drawn - grid)
             larger = functional.pad(larger, hang * 2, mode="replicate")
             start = add_noise(larger, REFINE_FROM, noise)
-        flow = guide(_on_grid(denoiser, grid, drawn), prompt_embeds, guidance_scale=guidance_scale)
+        on_grid = _on_grid(denoiser, grid, drawn, features if latent is None else None)
+        flow = guide(on_grid, prompt_embeds, guidance_scale=guidance_scale)
         before = done
 
         def tell(step: int, _: int, before: int = before) -> None:
@@ -120,18 +123,24 @@ def _enlarge(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> T
 
 
 def _on_grid(
-    denoiser: Denoiser, grid: int, drawn: int
+    denoiser: Denoiser, grid: int, drawn: int, features: tuple[Tensor, Tensor, Tensor] | None
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     where = positions(drawn, drawn, view=grid)
 
     def flow(latent: Tensor, sigma: Tensor, prompt_embeds: Tensor) -> Tensor:
         count = latent.shape[0]
+        led = features
+        if led is not None and len(led[0]) < count:
+            # Guidance asks with and without; who asks without has no prompt and no sketch.
+            first, second, third = (torch.cat((f, torch.zeros_like(f))) for f in led)
+            led = first, second, third
         predicted: Tensor = denoiser(
             latent,
             sigma,
             prompt_embeds,
             position=where.to(latent).expand(count, -1, -1, -1),
             scale=torch.full((count,), grid / GRID, device=latent.device),
+            features=led,
         )
         return predicted
 

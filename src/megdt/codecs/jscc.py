@@ -1,0 +1,239 @@
+"""Joint source-channel codes for seeds: learned analog symbols, alone or after a coarse digital layer.
+
+Both ends are told the SNR, and the link charges the report that told them. torch and the networks
+are loaded when a seed is first coded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.codecs.seed import AnalogSeedCodec, check_seed, check_symbols
+from megdt.errors import CodecError
+from megdt.records import Delivery, Feature, Packet
+
+if TYPE_CHECKING:
+    from megdt.codecs.progressive import ProgressiveSeedCodec
+    from megdt.models.bundle import Jscc
+
+MAPS = 16
+"""Maps of symbols that a whole seed has, each a quarter of a latent channel."""
+
+SNR_RANGE_DB = (-20.0, 40.0)
+CARD = Path(__file__).parent.parent / "models" / "bundle" / "jscc.json"
+RATES = (0.125, 1.0)
+
+MIN_COARSE_BITS = 120
+"""Below this a coarse seed says less than the symbols that its bits would cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsccSeedCodec:
+    """A seed through the learned code: the first maps of symbols, after a coarse seed or without.
+
+    No symbols at all leave the coarse seed, which the receiver's network still mends. Symbols have
+    unit mean power; no gain is sent, the networks do without.
+
+    Args:
+        shape: What both ends expect. (latent_channels, height, width)
+        snr_db: Mean Es/N0 that both ends are told; clipped to SNR_RANGE_DB.
+        maps: Maps of symbols to send, 0 to MAPS.
+        coarse_bits: Budget of the progressive coarse seed; 0 for none.
+        peer_sha256: Checksum of the other end's networks, where it has named it.
+
+    Raises:
+        CodecError: If nothing would be sent, a number is out of range, or the other end has other
+            networks.
+
+    References:
+        Bourtsoulatze et al., arXiv:1809.01733; attention to the SNR as in Xu et al.,
+        arXiv:2012.00533; nested symbols as in Kurka and Gündüz, arXiv:2009.12480.
+    """
+
+    shape: tuple[int, int, int]
+    snr_db: float
+    maps: int = MAPS
+    coarse_bits: int = 0
+    peer_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.snr_db):
+            raise CodecError(
+                f"snr_db is {self.snr_db}, a code is told a finite one; give -20 to 40"
+            )
+        if not 0 <= self.maps <= MAPS or (self.maps == 0 and self.coarse_bits == 0):
+            raise CodecError(
+                f"maps is {self.maps} and coarse_bits {self.coarse_bits}, a seed has {MAPS} maps; "
+                "send at least one, or coarse bits"
+            )
+        check_peer(self.peer_sha256)
+
+    def encode(self, feature: Feature) -> Packet:
+        """Encode one seed.
+
+        Raises:
+            CodecError: If the seed has another shape, or an element is not finite.
+        """
+        latent = check_seed(feature.values, self.shape)
+        payload = b""
+        coarse: NDArray[np.float32] | None = None
+        if self.coarse_bits:
+            payload = self._coarse_codec.encode(feature).payload
+            coarse = self._read_coarse(payload)
+        if not self.maps:
+            return Packet(payload=payload, told_snr=True)
+        noise_power = 10 ** (-self._told_db / 10)
+        symbols = _networks().encode(
+            latent, coarse, noise_power=noise_power, maps=self.maps, coarse_bits=8 * len(payload)
+        )
+        flat = symbols.ravel()
+        if flat.size % 2:
+            flat = np.append(flat, np.float32(0))
+        pairs = (flat[0::2] + 1j * flat[1::2]) / np.sqrt(2)
+        return Packet(payload=payload, symbols=pairs.astype(np.complex64), told_snr=True)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        """Take the seed from what arrived, and how blurred it is as its noise power.
+
+        Raises:
+            CodecError: If another number of symbols arrived, or the payload is no coarse seed of
+                these settings.
+        """
+        coarse: NDArray[np.float32] | None = None
+        if self.coarse_bits:
+            coarse = self._read_coarse(delivery.payload)
+        elif delivery.payload:
+            raise CodecError(
+                f"a payload of {len(delivery.payload)} bytes arrived, this code sends symbols alone; "
+                "both ends must follow the same plan"
+            )
+        count = self.maps * map_size(self.shape)
+        values, shares = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        if self.maps:
+            symbols = check_symbols(delivery, -(-count // 2), f"{self.maps} maps")
+            noise = np.broadcast_to(np.asarray(delivery.noise_power, np.float64), symbols.shape)
+            pairs = np.stack((symbols.real, symbols.imag), 1) * np.sqrt(2)
+            values = pairs.ravel()[:count].astype(np.float32)
+            shares = np.repeat(1 / (1 + noise), 2)[:count].astype(np.float32)
+        latent, noise_power = _networks().decode(
+            values,
+            shares,
+            coarse,
+            shape=self.shape,
+            noise_power=10 ** (-self._told_db / 10),
+            maps=self.maps,
+            coarse_bits=8 * len(delivery.payload),
+        )
+        return Feature(kind="seed", values=latent, noise_power=noise_power)
+
+    @property
+    def _told_db(self) -> float:
+        return float(np.clip(self.snr_db, *SNR_RANGE_DB))
+
+    @property
+    def _coarse_codec(self) -> ProgressiveSeedCodec:
+        from megdt.codecs.progressive import ProgressiveSeedCodec
+
+        return ProgressiveSeedCodec(shape=self.shape, budget_bits=self.coarse_bits)
+
+    def _read_coarse(self, payload: bytes) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self._coarse_codec.decode(Delivery(payload=payload)).values
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainSeedCodec:
+    """The split's own analog symbols, as one of the hybrid's choices: where nothing beats them.
+
+    Args:
+        shape: What both ends expect. (latent_channels, height, width)
+    """
+
+    shape: tuple[int, int, int]
+
+    def encode(self, feature: Feature) -> Packet:
+        """As AnalogSeedCodec; the choice itself took a report of the SNR."""
+        packet = AnalogSeedCodec(shape=self.shape).encode(feature)
+        return Packet(symbols=packet.symbols, told_snr=True)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        """As AnalogSeedCodec."""
+        return AnalogSeedCodec(shape=self.shape).decode(delivery)
+
+
+def map_size(shape: tuple[int, int, int]) -> int:
+    """Real symbols in a map of a seed of this shape."""
+    _, height, width = shape
+    return -(-height // 2) * -(-width // 2)
+
+
+def check_rate(rate: float) -> None:
+    """Raise a CodecError for a share of the analog seed's channel uses that is out of RATES."""
+    low, high = RATES
+    if not low <= rate <= high:
+        raise CodecError(
+            f"symbol_rate is {rate:g}, the code goes from {low:g} to {high:g} of the analog seed's "
+            "channel uses; choose one in between"
+        )
+
+
+def choose_share(snr_db: float, rate: float, *, card: Path = CARD) -> float | None:
+    """How much of what may be spent goes by symbols; the rest carries bits.
+
+    Measured by recipes/jscc.py on training views, and kept in the code's card: the choice whose
+    pictures were best at the nearest SNR and rate.
+
+    Args:
+        snr_db: Told to both ends.
+        rate: What may be spent, as a share of the analog seed's channel uses.
+        card: The code's card.
+
+    Returns:
+        0 to 1, or None for the split's own analog symbols, where nothing beats them.
+    """
+    choices: Sequence[dict[str, Any]] = read_card(card)["choices"]
+    nearest = min(choices, key=lambda c: (abs(c["rate"] - rate), abs(c["snr_db"] - snr_db)))
+    if nearest["share"] is None:
+        return None if rate == RATES[1] else 1.0
+    return float(nearest["share"])
+
+
+def read_card(card: Path = CARD) -> dict[str, Any]:
+    """The card of the code's networks.
+
+    Raises:
+        CodecError: If it cannot be read.
+    """
+    try:
+        found: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CodecError(
+            f"no readable card of the joint code at {card} ({error.__class__.__name__}); reinstall "
+            "megdt or train it with recipes/jscc.py"
+        ) from error
+    return found
+
+
+def check_peer(peer_sha256: str | None) -> None:
+    """Raise a CodecError where the other end's networks are not ours."""
+    if peer_sha256 is None:
+        return
+    ours = read_card()["sha256"]
+    if peer_sha256 != ours:
+        raise CodecError(
+            f"the other end's joint code is {peer_sha256[:12]}, ours is {ours[:12]}; install the "
+            "same megdt on both ends"
+        )
+
+
+def _networks() -> Jscc:
+    from megdt.models.bundle import load_jscc
+
+    return load_jscc()
