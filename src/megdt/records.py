@@ -293,6 +293,9 @@ class Plan:
     """Share of the analog seed's channel uses that the codecs jscc and hybrid take, 1/8 to 1."""
     told_snr_db: float | None = None
     """What codecs that are told the SNR are told; the link's mean where left out."""
+    restore: bool = True
+    """Whether the receiver of jscc and hybrid draws anew, with the denoiser, what noise has taken at
+    low SNR; the denoiser knows its own world only."""
     jscc_sha256: str | None = None
     """Checksum of the joint code's networks at the other end, where it has named it."""
 

@@ -85,9 +85,7 @@ def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
 
 def _cost_tables(trial: Trial) -> tuple[Table, Table]:
     ledger, plan = trial.result.ledger, trial.scenario.plan
-    sent = _table(
-        "sent", "codec", "bits", "uses", "extra", "blocks", "failed", "arrives", "radio"
-    )
+    sent = _table("sent", "codec", "bits", "uses", "extra", "blocks", "failed", "arrives", "radio")
     for c in ledger.crossings:
         uses = c.uses
         sent.add_row(

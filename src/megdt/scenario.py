@@ -150,6 +150,8 @@ def hybrid_codec(
         snr_db=snr_db,
         maps=min(MAPS, maps if bits else max(1, maps)),
         coarse_bits=bits,
+        restore=plan.restore,
+        rng_seed=request.rng_seed,
         peer_sha256=plan.jscc_sha256,
     )
 

@@ -219,6 +219,7 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
         told = {
             "symbol_rate": plan.symbol_rate,
             "told_snr_db": plan.told_snr_db or scenario.link.mean_snr_db,
+            "restore": plan.restore,
             "jscc_sha256": read_card()["sha256"],
         }
     return {

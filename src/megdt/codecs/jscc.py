@@ -46,6 +46,9 @@ class JsccSeedCodec:
         snr_db: Mean Es/N0 that both ends are told; clipped to SNR_RANGE_DB.
         maps: Maps of symbols to send, 0 to MAPS.
         coarse_bits: Budget of the progressive coarse seed; 0 for none.
+        restore: Draw anew, with the denoiser, what noise has taken at low SNR. It knows its own world:
+            leave it out for other pictures.
+        rng_seed: Draws that.
         peer_sha256: Checksum of the other end's networks, where it has named it.
 
     Raises:
@@ -61,6 +64,8 @@ class JsccSeedCodec:
     snr_db: float
     maps: int = MAPS
     coarse_bits: int = 0
+    restore: bool = True
+    rng_seed: int = 0
     peer_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -131,6 +136,10 @@ class JsccSeedCodec:
             maps=self.maps,
             coarse_bits=8 * len(delivery.payload),
         )
+        sigma = restoration_level(self._told_db) if self.restore else 0.0
+        if sigma:
+            latent = _networks().restore(latent, sigma, self.rng_seed)
+            noise_power = 0.0
         return Feature(kind="seed", values=latent, noise_power=noise_power)
 
     @property
@@ -146,6 +155,17 @@ class JsccSeedCodec:
     def _read_coarse(self, payload: bytes) -> NDArray[np.float32]:
         values: NDArray[np.float32] = self._coarse_codec.decode(Delivery(payload=payload)).values
         return values
+
+
+RESTORATION = ((-10.0, 0.7), (-5.0, 0.6), (0.0, 0.4), (3.0, 0.0))
+"""SNR in decibels, and the noise level from which the receiver denoises. The noisier, the more of
+what came is a blur; from the last on nothing is drawn anew."""
+
+
+def restoration_level(snr_db: float) -> float:
+    """The noise level from which a seed is denoised that came at this SNR; 0 for none."""
+    snrs, levels = zip(*RESTORATION, strict=True)
+    return float(np.interp(snr_db, snrs, levels))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.classifier import SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
-from megdt.models.generation import GRID, generate_latents
+from megdt.models.generation import GRID, generate_latents, restore_latents
 from megdt.models.jscc import (
     MULTIPLE,
     SYMBOL_CHANNELS,
@@ -305,6 +305,9 @@ class Bundle:
         model.forward = count
 
 
+RESTORE_STEPS = 8
+
+
 class Jscc:
     """The joint code's networks on NumPy, one seed at a time.
 
@@ -314,6 +317,7 @@ class Jscc:
 
     def __init__(self, bundle: Bundle) -> None:
         self._model = bundle.jscc()
+        self._bundle = bundle
 
     def encode(
         self,
@@ -376,6 +380,16 @@ class Jscc:
         with torch.inference_mode():
             mended, power = self._model["decoder"](*found, before, told)
         return _to_numpy(mended[0, :, :height, :width]), float(power)
+
+    def restore(
+        self, latent: NDArray[np.float32], sigma: float, rng_seed: int
+    ) -> NDArray[np.float32]:
+        """Draw anew what a latent has lost; see `generation.restore_latents`. [4, height, width]"""
+        batch = torch.from_numpy(latent)[None]
+        denoiser = self._bundle._denoiser
+        return _to_numpy(
+            restore_latents(denoiser, batch, sigma, [rng_seed], steps=RESTORE_STEPS)[0]
+        )
 
     @staticmethod
     def _tell(noise_power: float, maps: int, coarse_bits: int, elements: int) -> Tensor:

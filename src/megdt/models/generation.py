@@ -20,6 +20,7 @@ from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
 from megdt.models.sampling import add_noise, guide, make_sigmas, sample_euler
+from megdt.models.text_encoder import EMBEDDING
 
 GRID = 32
 """Latents across the view that the denoiser learnt as a whole scene."""
@@ -111,6 +112,48 @@ def generate_latents(
         done += count
     assert latent is not None
     return latent
+
+
+@torch.inference_mode()
+def restore_latents(
+    denoiser: Denoiser,
+    latent: Float[Tensor, "batch 4 height width"],
+    sigma: float,
+    rng_seeds: Sequence[int],
+    *,
+    steps: int,
+) -> Float[Tensor, "batch 4 height width"]:
+    """Draw anew the detail that a blurred latent has lost.
+
+    The latent is taken to a noise level at which what is missing would not be seen, and denoised
+    from there without a prompt (Meng et al., arXiv:2108.01073).
+
+    Args:
+        denoiser: The flow model.
+        latent: Square, as an estimator of least error leaves it. [batch, 4, height, width]
+        sigma: Noise level in [0, 1]; grids finer than GRID are taken to REFINE_FROM at most.
+        rng_seeds: One for each latent.
+        steps: Denoising steps.
+
+    Returns:
+        [batch, 4, height, width]
+    """
+    grid = latent.shape[-1]
+    hang = -grid % _MULTIPLE
+    padded = functional.pad(latent, (0, hang, 0, hang), mode="replicate")
+    noise = [
+        torch.randn(padded.shape[1:], generator=torch.Generator().manual_seed(seed))
+        for seed in rng_seeds
+    ]
+    if grid > GRID:
+        sigma = min(sigma, REFINE_FROM)
+    flow = _on_grid(denoiser, grid, grid + hang, None)
+    unprompted = latent.new_zeros(len(latent), EMBEDDING)
+    return sample_euler(
+        lambda x, level: flow(x, level, unprompted),
+        add_noise(padded, sigma, torch.stack(noise).to(latent)),
+        make_sigmas(steps, start=sigma).to(latent),
+    )[:, :, :grid, :grid]
 
 
 def _enlarge(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> Tensor:
