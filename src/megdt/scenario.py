@@ -133,7 +133,7 @@ def hybrid_codec(
     if share is None:
         share = choose_share(snr_db, plan.symbol_rate)
         if share is None:
-            return PlainSeedCodec(shape=shape)
+            return PlainSeedCodec(shape=shape, restore=plan.restore)
     uses = round(plan.symbol_rate * link.analog_uses(count_symbols(math.prod(shape), "fair")))
     bits = 0
     if share < 1:

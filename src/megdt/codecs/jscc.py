@@ -136,9 +136,12 @@ class JsccSeedCodec:
             maps=self.maps,
             coarse_bits=8 * len(delivery.payload),
         )
-        sigma = restoration_level(self._told_db) if self.restore else 0.0
-        if sigma:
-            latent = _networks().restore(latent, sigma, self.rng_seed)
+        if self.restore and (level := restoration_level(self._told_db)):
+            rng = np.random.default_rng(self.rng_seed)
+            blurred = latent + level / (1 - level) * rng.standard_normal(latent.shape)
+            latent = _networks().refine(
+                blurred.astype(np.float32), (level / (1 - level)) ** 2, steps=RESTORATION_STEPS
+            )
             noise_power = 0.0
         return Feature(kind="seed", values=latent, noise_power=noise_power)
 
@@ -157,9 +160,14 @@ class JsccSeedCodec:
         return values
 
 
-RESTORATION = ((-10.0, 0.7), (-5.0, 0.6), (0.0, 0.4), (3.0, 0.0))
-"""SNR in decibels, and the noise level from which the receiver denoises. The noisier, the more of
-what came is a blur; from the last on nothing is drawn anew."""
+RESTORATION = ((-20.0, 0.8), (-10.0, 0.7), (-5.0, 0.6), (0.0, 0.4), (3.0, 0.0))
+"""SNR in decibels, and the noise level to which the receiver takes a learned code's seed before it
+denoises it. The noisier the channel, the more of what came is a blur that noise has to hide."""
+
+RESTORATION_STEPS, PLAIN_STEPS = 8, 4
+
+PLAIN_BELOW_DB = 20.0
+"""Above, denoising the plain seed changes nothing that can be seen."""
 
 
 def restoration_level(snr_db: float) -> float:
@@ -170,13 +178,21 @@ def restoration_level(snr_db: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class PlainSeedCodec:
-    """The split's own analog symbols, as one of the hybrid's choices: where nothing beats them.
+    """The split's own analog symbols, as one of the hybrid's choices.
+
+    The noise of the channel is that of a diffusion step, so the receiver denoises from the level
+    that the SNR names. As the SNR rises that goes to nothing: no harm at the upper end.
 
     Args:
         shape: What both ends expect. (latent_channels, height, width)
+        restore: Denoise. The denoiser knows its own world: leave it out for other pictures.
+
+    References:
+        Wu et al., CDDM: Channel Denoising Diffusion Models, arXiv:2309.08895.
     """
 
     shape: tuple[int, int, int]
+    restore: bool = True
 
     def encode(self, feature: Feature) -> Packet:
         """As AnalogSeedCodec; the choice itself took a report of the SNR."""
@@ -184,8 +200,13 @@ class PlainSeedCodec:
         return Packet(symbols=packet.symbols, told_snr=True)
 
     def decode(self, delivery: Delivery) -> Feature:
-        """As AnalogSeedCodec."""
-        return AnalogSeedCodec(shape=self.shape).decode(delivery)
+        """As AnalogSeedCodec, then denoised where the noise can be seen."""
+        got = AnalogSeedCodec(shape=self.shape).decode(delivery)
+        if not self.restore or got.noise_power < 10 ** (-PLAIN_BELOW_DB / 10):
+            return got
+        latent = _networks().refine(got.values, got.noise_power, steps=PLAIN_STEPS)
+        left = got.noise_power if latent is got.values else 0.0
+        return Feature(kind="seed", values=latent, noise_power=left)
 
 
 def map_size(shape: tuple[int, int, int]) -> int:

@@ -25,7 +25,7 @@ from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.classifier import SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
-from megdt.models.generation import GRID, generate_latents, restore_latents
+from megdt.models.generation import GRID, REFINE_FROM, generate_latents, refine_latents
 from megdt.models.jscc import (
     MULTIPLE,
     SYMBOL_CHANNELS,
@@ -305,9 +305,6 @@ class Bundle:
         model.forward = count
 
 
-RESTORE_STEPS = 8
-
-
 class Jscc:
     """The joint code's networks on NumPy, one seed at a time.
 
@@ -381,15 +378,25 @@ class Jscc:
             mended, power = self._model["decoder"](*found, before, told)
         return _to_numpy(mended[0, :, :height, :width]), float(power)
 
-    def restore(
-        self, latent: NDArray[np.float32], sigma: float, rng_seed: int
+    def refine(
+        self, latent: NDArray[np.float32], noise_power: float, *, steps: int
     ) -> NDArray[np.float32]:
-        """Draw anew what a latent has lost; see `generation.restore_latents`. [4, height, width]"""
-        batch = torch.from_numpy(latent)[None]
-        denoiser = self._bundle._denoiser
-        return _to_numpy(
-            restore_latents(denoiser, batch, sigma, [rng_seed], steps=RESTORE_STEPS)[0]
-        )
+        """Denoise a latent that came with noise of this power; see `generation.refine_latents`.
+
+        Args:
+            latent: [4, height, width]
+            noise_power: Mean square of its noise.
+            steps: Denoising steps.
+
+        Returns:
+            [4, height, width]; unchanged where the grid is finer than the denoiser knows at that
+            noise.
+        """
+        sigma = noise_power**0.5 / (1 + noise_power**0.5)
+        if latent.shape[-1] > GRID and sigma > REFINE_FROM:
+            return latent
+        batch = torch.from_numpy(latent)[None] * (1 - sigma)
+        return _to_numpy(refine_latents(self._bundle._denoiser, batch, sigma, steps=steps)[0])
 
     @staticmethod
     def _tell(noise_power: float, maps: int, coarse_bits: int, elements: int) -> Tensor:

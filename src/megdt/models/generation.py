@@ -115,24 +115,18 @@ def generate_latents(
 
 
 @torch.inference_mode()
-def restore_latents(
-    denoiser: Denoiser,
-    latent: Float[Tensor, "batch 4 height width"],
-    sigma: float,
-    rng_seeds: Sequence[int],
-    *,
-    steps: int,
+def refine_latents(
+    denoiser: Denoiser, latent: Float[Tensor, "batch 4 height width"], sigma: float, *, steps: int
 ) -> Float[Tensor, "batch 4 height width"]:
-    """Draw anew the detail that a blurred latent has lost.
+    """Denoise from a noise level on, without a prompt.
 
-    The latent is taken to a noise level at which what is missing would not be seen, and denoised
-    from there without a prompt (Meng et al., arXiv:2108.01073).
+    A channel is a step of diffusion: a unit-variance latent that came with noise of power p is at
+    level sqrt(p) / (1 + sqrt(p)) once it is scaled by 1 - sigma (Wu et al., arXiv:2309.08895).
 
     Args:
         denoiser: The flow model.
-        latent: Square, as an estimator of least error leaves it. [batch, 4, height, width]
-        sigma: Noise level in [0, 1]; grids finer than GRID are taken to REFINE_FROM at most.
-        rng_seeds: One for each latent.
+        latent: Square, (1 - sigma) latent + sigma noise. [batch, 4, height, width]
+        sigma: Noise level in [0, 1].
         steps: Denoising steps.
 
     Returns:
@@ -141,19 +135,14 @@ def restore_latents(
     grid = latent.shape[-1]
     hang = -grid % _MULTIPLE
     padded = functional.pad(latent, (0, hang, 0, hang), mode="replicate")
-    noise = [
-        torch.randn(padded.shape[1:], generator=torch.Generator().manual_seed(seed))
-        for seed in rng_seeds
-    ]
-    if grid > GRID:
-        sigma = min(sigma, REFINE_FROM)
     flow = _on_grid(denoiser, grid, grid + hang, None)
     unprompted = latent.new_zeros(len(latent), EMBEDDING)
-    return sample_euler(
+    refined = sample_euler(
         lambda x, level: flow(x, level, unprompted),
-        add_noise(padded, sigma, torch.stack(noise).to(latent)),
+        padded,
         make_sigmas(steps, start=sigma).to(latent),
-    )[:, :, :grid, :grid]
+    )
+    return refined[:, :, :grid, :grid]
 
 
 def _enlarge(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> Tensor:
