@@ -164,7 +164,7 @@ RESTORATION = ((-20.0, 0.8), (-10.0, 0.7), (-5.0, 0.6), (0.0, 0.4), (3.0, 0.0))
 """SNR in decibels, and the noise level to which the receiver takes a learned code's seed before it
 denoises it. The noisier the channel, the more of what came is a blur that noise has to hide."""
 
-RESTORATION_STEPS, PLAIN_STEPS = 8, 4
+RESTORATION_STEPS, PLAIN_STEPS = 6, 4
 
 PLAIN_BELOW_DB = 20.0
 """Above, denoising the plain seed changes nothing that can be seen."""
