@@ -3,7 +3,7 @@
     python recipes/data.py --photos FOLDER ...     # once
     python recipes/denoiser.py encode              # once: latents of the views
     python recipes/jscc.py encode                  # once: coarse seeds
-    python recipes/jscc.py train --minutes 75
+    python recipes/jscc.py train --minutes 75     # calibrates in the end
 
 Every sample meets its own SNR (-20 to 30 dB, told to both ends), its own number of symbol maps, and
 AWGN or fading; a third of them has a coarse seed that went ahead as bits, of its own rate. The loss is the
@@ -14,7 +14,7 @@ decoder takes part and stays as it is: every scheme is judged by the same one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from data import CACHE, CROP
 from torch import Tensor
 from torch.nn import functional
-from training import Average, Run, pick_device, save_model
+from training import BUNDLE, Average, Run, pick_device, save_model
 
 from megdt.codecs import Codec
 from megdt.codecs.jscc import PlainSeedCodec
@@ -37,7 +37,7 @@ from megdt.models.jscc import (
     normalise_power,
     tell,
 )
-from megdt.models.quality import psnr_db
+from megdt.models.quality import perceptual_distance
 from megdt.records import Delivery, Feature
 from megdt.scenario import hybrid_codec, parse_scenario
 
@@ -49,6 +49,7 @@ PHOTOGRAPHS = 0.15
 COARSE_COUNTS = {"views": 12000, "photos": 4000}
 COARSE = 0.4
 RATES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.5, 1.0)
 """Share of the samples with a coarse seed that went ahead."""
 
 
@@ -226,9 +227,7 @@ def train(
             )
 
 
-def save(
-    run: Run, average: Average, metrics: dict[str, Any], choices: Sequence[dict[str, Any]]
-) -> None:
+def save(run: Run, average: Average) -> None:
     """Put the averaged weights into the bundle, in half precision."""
     coarse = "the progressive codec's seeds of 12000 views and 4000 crops"
     save_model(
@@ -241,14 +240,16 @@ def save(
             "steps": run.step,
             "batch": BATCH,
             "seconds": round(run.used_s()),
-            "metrics": metrics,
-            "choices": list(choices),
+            "metrics": {},
+            "choices": [],
         },
     )
 
 
-def calibrate(cache: Path, pictures: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """How much to send as symbols at each SNR and rate: what makes the best pictures.
+def calibrate(
+    cache: Path, pictures: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """How much to send as symbols at each SNR and rate: what looks best.
 
     The first views of the training set are sent through the real link, bit-true.
     """
@@ -266,19 +267,21 @@ def calibrate(cache: Path, pictures: int) -> tuple[list[dict[str, Any]], dict[st
             }
             scenario = parse_scenario(tables, source="calibration")
             parts = scenario.request, scenario.plan, scenario.link
-            found: dict[float | None, float] = {}
-            for share in (0.0, 0.5, 1.0):
-                codec = hybrid_codec(*parts, share=share)
-                found[share] = measure(codec, scenario.link, bundle, seeds, views)
+            codecs: dict[float | None, Codec] = {
+                share: hybrid_codec(*parts, share=share) for share in SHARES
+            }
             if rate == 1:
-                plain = PlainSeedCodec(shape=seeds.shape[1:])
-                found[None] = measure(plain, scenario.link, bundle, seeds, views)
-            best = max(found, key=lambda share: found[share])
+                codecs[None] = PlainSeedCodec(shape=seeds.shape[1:])
+            found = {
+                share: measure(codec, scenario.link, bundle, seeds, views)
+                for share, codec in codecs.items()
+            }
+            best = min(found, key=lambda share: found[share])
             choices.append({"snr_db": snr_db, "rate": rate, "share": best})
             name = f"rate {rate:g}, {snr_db} dB"
             metrics[name] = {
-                "plain" if share is None else f"{share:.0%} symbols": round(psnr, 2)
-                for share, psnr in found.items()
+                "plain" if share is None else f"{share:.0%} symbols": round(distance, 4)
+                for share, distance in found.items()
             }
             print(name, metrics[name], flush=True)
     return choices, metrics
@@ -287,34 +290,43 @@ def calibrate(cache: Path, pictures: int) -> tuple[list[dict[str, Any]], dict[st
 def measure(
     codec: Codec, link: RadioLink, bundle: Bundle, seeds: np.ndarray, views: np.ndarray
 ) -> float:
-    """Mean PSNR of the pictures that arrive; grey where nothing does."""
-    quality = []
-    for number, (seed, view) in enumerate(zip(seeds, views, strict=True)):
+    """Mean perceptual distance of the pictures that arrive; grey where nothing does."""
+    pictures = np.full_like(views, 128)
+    for number, seed in enumerate(seeds):
         packet = codec.encode(Feature(kind="seed", values=seed))
         delivery = link.send(packet, np.random.default_rng(number))
-        picture = np.full_like(view, 128)
         if delivery.outcome == "delivered":
             got = codec.decode(delivery)
-            picture = bundle.decode(got.values[None], np.array([got.noise_power], np.float32))[0]
-        quality.append(psnr_db(picture, view))
-    return float(np.mean(quality))
+            power = np.array([got.noise_power], np.float32)
+            pictures[number] = bundle.decode(got.values[None], power)[0]
+    return float(perceptual_distance(pictures, views).mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("task", choices=("encode", "train"))
+    parser.add_argument("task", choices=("encode", "train", "calibrate"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--pictures", type=int, default=24, help="for the choice of maps by SNR")
+    parser.add_argument("--pictures", type=int, default=8, help="for the choice by SNR")
     arguments = parser.parse_args()
     if arguments.task == "encode":
         encode(arguments.cache)
-    else:
+        return
+    if arguments.task == "train":
         train_and_save(arguments)
+    write_choices(*calibrate(arguments.cache, arguments.pictures))
+
+
+def write_choices(choices: list[dict[str, Any]], metrics: dict[str, dict[str, float]]) -> None:
+    """Put them into the card of the weights that are there."""
+    path = BUNDLE / "jscc.json"
+    card = json.loads(path.read_text())
+    card |= {"metrics": {"perceptual_distance": metrics}, "choices": choices}
+    path.write_text(json.dumps(card, indent=2) + "\n")
 
 
 def encode(cache: Path) -> None:
@@ -351,9 +363,7 @@ def train_and_save(arguments: argparse.Namespace) -> None:
         optimiser.load_state_dict(kept["optimiser"])
         average.values = kept["average"]
     train(model, optimiser, run, average, sources, device)
-    save(run, average, {}, ())
-    choices, metrics = calibrate(arguments.cache, arguments.pictures)
-    save(run, average, metrics, choices)
+    save(run, average)
 
 
 if __name__ == "__main__":

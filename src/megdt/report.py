@@ -66,9 +66,15 @@ def _measures(trial: Trial) -> dict[str, Any]:
     }
 
 
+_TABLE_WIDTH = 92
+
+
 def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
     """Tables of what crossed and what was computed, then where the picture is."""
     console = Console()
+    console = Console(
+        width=max(console.width, _TABLE_WIDTH)
+    )  # a digit cut off is worse than a wrap
     for title, one in (("", trial), ("baseline", trial.baseline)):
         if one is not None:
             if title:

@@ -54,11 +54,37 @@ def make_hybrid(snr_db: float, symbol_rate: float) -> Any:
     return hybrid_codec(Request(prompt="view"), plan, RadioLink(snr_db=snr_db))
 
 
-@pytest.mark.parametrize("snr_db", [-15, -5, 0])
+@pytest.mark.parametrize("snr_db", [-20, -10, 0, 5])
+def test_a_receiver_that_denoises_is_worth_three_decibels_of_snr(
+    snr_db: float, seeds: list[Feature], views: Any, bundle: Bundle
+) -> None:
+    ours = quality(PlainSeedCodec(shape=SHAPE), snr_db, seeds, views, bundle)
+    assert ours > quality(AnalogSeedCodec(shape=SHAPE), snr_db + 3, seeds, views, bundle)
+
+
+def test_where_noise_cannot_be_seen_nothing_is_denoised(
+    seeds: list[Feature],
+) -> None:
+    delivery = RadioLink(snr_db=30.0).send(
+        PlainSeedCodec(shape=SHAPE).encode(seeds[0]), np.random.default_rng(0)
+    )
+    plain = AnalogSeedCodec(shape=SHAPE).decode(delivery).values
+    assert (PlainSeedCodec(shape=SHAPE).decode(delivery).values == plain).all()
+
+
+def test_restoring_may_be_left_out(seeds: list[Feature]) -> None:
+    for codec in (JsccSeedCodec(shape=SHAPE, snr_db=-5), PlainSeedCodec(shape=SHAPE)):
+        delivery = RadioLink(snr_db=-5.0).send(codec.encode(seeds[0]), np.random.default_rng(0))
+        left = replace(codec, restore=False).decode(delivery)
+        assert left.noise_power > 0
+        assert not np.array_equal(codec.decode(delivery).values, left.values)
+
+
+@pytest.mark.parametrize("snr_db", [-15, -5])
 def test_learned_symbols_are_worth_three_decibels_of_snr(
     snr_db: float, seeds: list[Feature], views: Any, bundle: Bundle
 ) -> None:
-    learned = JsccSeedCodec(shape=SHAPE, snr_db=snr_db)
+    learned = JsccSeedCodec(shape=SHAPE, snr_db=snr_db, restore=False)
     plain = AnalogSeedCodec(shape=SHAPE)
     ours = quality(learned, snr_db, seeds, views, bundle)
     assert ours > quality(plain, snr_db + 3, seeds, views, bundle) - 0.2
