@@ -48,8 +48,15 @@ needs_weights = pytest.mark.skipif(
 )
 
 
+needs_results = pytest.mark.skipif(
+    not (ROOT / "studies" / "fig6" / "results.json").exists(),
+    reason="studies/fig6 has no kept results yet: run it in full",
+)
+
+
 @needs_weights
-@pytest.mark.parametrize("name", ["bundle_quality", "fair_baseline", "split_or_picture"])
+@needs_results
+@pytest.mark.parametrize("name", ["bundle_quality", "fair_baseline", "fig6"])
 def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path) -> None:
     folder = ROOT / "studies" / name
     out = tmp_path / "results.json"
@@ -65,13 +72,14 @@ def test_kept_results_are_of_the_bundle_in_the_tree() -> None:
         assert json.loads(path.read_text())["bundle_sha256"] == Bundle().checksum, path
 
 
+@needs_results
 def test_the_split_survives_less_snr_than_the_picture_as_in_the_paper() -> None:
     """The shape of Fig. 6(b) in the kept results: the split's distance falls far earlier."""
-    curves = json.loads((ROOT / "studies" / "split_or_picture" / "results.json").read_text())[
-        "curves"
-    ]
+    results = json.loads((ROOT / "studies" / "fig6" / "results.json").read_text())
+    curves = results["curves"]["generated"]
     split, centralized = (
-        {p["snr_db"]: p["frechet"] for p in curves[name]} for name in ("split", "centralized")
+        {p["snr_db"]: p["frechet"] for p in curves[f"{name}, paper mode"]}
+        for name in ("MEG-DT", "centralized")
     )
     half = max(centralized.values()) / 2
     reached = [min(s for s, d in line.items() if d < half) for line in (split, centralized)]

@@ -188,7 +188,7 @@ def test_a_peer_with_other_networks_is_refused() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(CodecError, match="symbol_rate is 0.05, the code goes from 0.125 to 1"):
+    with pytest.raises(CodecError, match=r"symbol_rate is 0\.05, the code goes from 0\.125 to 1"):
         check_rate(0.05)
     with pytest.raises(CodecError, match="maps is 0 and coarse_bits 0"):
         JsccSeedCodec(shape=SHAPE, snr_db=0, maps=0)

@@ -87,7 +87,7 @@ def test_an_analog_seed_has_no_bits_and_so_no_cliff(seed: Feature) -> None:
 
 def test_a_seed_too_large_for_its_gain_is_refused(seed: Feature) -> None:
     loud = Feature(kind="seed", values=seed.values * 10)
-    with pytest.raises(CodecError, match="root mean square of .*, analog symbols carry up to 4"):
+    with pytest.raises(CodecError, match=r"root mean square of .*, analog symbols carry up to 4"):
         AnalogSeedCodec(shape=SHAPE).encode(loud)
 
 
@@ -135,5 +135,5 @@ def test_symbols_without_their_gain_are_refused(seed: Feature) -> None:
     codec = AnalogSeedCodec(shape=SHAPE)
     symbols = codec.encode(seed).symbols
     assert symbols is not None
-    with pytest.raises(CodecError, match="512 analog symbols arrived, .* take 528"):
+    with pytest.raises(CodecError, match=r"512 analog symbols arrived, .* take 528"):
         codec.decode(Delivery(symbols=symbols[GAIN_SYMBOLS:]))
