@@ -88,7 +88,7 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
     if mechanism not in _WHOLE_PICTURE:
         raise RequestError(
             f"mechanism is {mechanism}, which is a baseline itself; leave out the comparison or "
-            f"take {' or '.join(_WHOLE_PICTURE)}"
+            f"take one of {', '.join(_WHOLE_PICTURE)}"
         )
     if baseline == "prompt" and _WHOLE_PICTURE[mechanism] is not CENTRALIZED:
         raise RequestError(

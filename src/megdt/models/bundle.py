@@ -234,7 +234,8 @@ class Bundle:
         """What the classifier decides by, as features; see `classifier.probe_features`."""
         return probe_features(self._classifier, images)
 
-    def jscc(self) -> nn.ModuleDict:
+    @cached_property
+    def _jscc(self) -> nn.ModuleDict:
         """The joint source-channel code's two networks, "encoder" and "decoder"."""
         pair = nn.ModuleDict({"encoder": JsccEncoder(), "decoder": JsccDecoder()})
         return self._load("jscc", pair)
@@ -313,7 +314,7 @@ class Jscc:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._model = bundle.jscc()
+        self._model = bundle._jscc
         self._bundle = bundle
 
     def encode(
