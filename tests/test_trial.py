@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from megdt.codecs.jscc import read_card
 from megdt.errors import RequestError
+from megdt.link.recording import read_recording
 from megdt.models.bundle import Bundle
-from megdt.scenario import Scenario, parse_scenario
+from megdt.scenario import Scenario, jscc_codec, parse_scenario
 from megdt.trial import check_comparable, feature_uses, generate, receive, record, transmit
 
 PICTURE = np.asarray(
@@ -91,6 +94,32 @@ def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
     sent = transmit(scenario("send_seed", coding="ideal"), PICTURE, bundle, baseline=None)
     assert image is not None
     assert (image == sent.result.image).all()
+
+
+def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_path: Path) -> None:
+    """With the SNR it was told, though 0 is no truth in Python, and the draw of what noise took."""
+    pytest.importorskip("sigmf", reason="recordings need the package sigmf")
+    tables = scenario("send_seed", coding="ideal", csi="perfect", snr_db=3).table()
+    tables["request"]["rng_seed"] = 5
+    tables["plan"]["told_snr_db"] = 0.0
+    tables["codecs"]["seed"] = "jscc"
+    sender = parse_scenario(tables)
+    path = tmp_path / "a.sigmf-meta"
+    record(sender, PICTURE, bundle, path)
+    receiver = parse_scenario(read_recording(path)[1])
+    codecs = [jscc_codec(s.request, s.plan, s.link) for s in (sender, receiver)]
+    ours = read_card()["sha256"]
+    assert replace(codecs[0], peer_sha256=ours) == codecs[1]
+    outcome, image = receive(path, bundle)
+    assert outcome == "delivered"
+    assert image is not None
+
+
+def test_a_recording_of_a_hybrid_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    tables = scenario("send_seed").table()
+    tables["codecs"]["seed"] = "hybrid"
+    with pytest.raises(RequestError, match="hybrid"):
+        record(parse_scenario(tables), PICTURE, bundle, tmp_path / "a.sigmf-meta")
 
 
 @pytest.mark.parametrize(

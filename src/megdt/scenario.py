@@ -91,7 +91,7 @@ def _sketch_codec(style: Style) -> CodecFactory:
     )
 
 
-def _told_snr_db(plan: Plan, link: RadioLink | PaperLink) -> float:
+def told_snr_db(plan: Plan, link: RadioLink | PaperLink) -> float:
     """What a codec is told of the channel, by the plan or by the link's mean.
 
     Raises:
@@ -127,7 +127,7 @@ def hybrid_codec(
         link: Its SNR says how.
         share: How much of that goes by symbols, where it is not to be chosen by the SNR.
     """
-    snr_db, shape = _told_snr_db(plan, link), seed_shape(request)
+    snr_db, shape = told_snr_db(plan, link), seed_shape(request)
     assert isinstance(link, RadioLink)  # the paper's tells no SNR
     check_rate(plan.symbol_rate)
     if share is None:

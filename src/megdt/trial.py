@@ -30,7 +30,7 @@ from megdt.mechanisms.single_user import (
 )
 from megdt.mechanisms.stages import Job
 from megdt.records import Feature, Ledger, Outcome, Part, Result
-from megdt.scenario import CODECS, MECHANISMS, Scenario, parse_scenario
+from megdt.scenario import CODECS, MECHANISMS, Scenario, parse_scenario, told_snr_db
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress
@@ -208,6 +208,9 @@ def record(
     }
 
 
+_NUMEROLOGY = ("bandwidth_hz", "subcarrier_spacing_khz", "coding", "csi")
+
+
 def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     """Tables by which another machine builds the codec that was used here."""
     plan = scenario.plan
@@ -218,14 +221,20 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     if name == "jscc":
         told = {
             "symbol_rate": plan.symbol_rate,
-            "told_snr_db": plan.told_snr_db or scenario.link.mean_snr_db,
+            "told_snr_db": told_snr_db(plan, scenario.link),
             "restore": plan.restore,
             "jscc_sha256": read_card()["sha256"],
         }
     return {
-        "request": {"prompt": scenario.request.prompt, "size_px": scenario.request.size_px},
+        "request": {
+            "prompt": scenario.request.prompt,
+            "size_px": scenario.request.size_px,
+            "rng_seed": scenario.request.rng_seed,
+        },
         "plan": told,
         "codecs": {"seed": name},
+        # How many symbols fit in what may be spent.
+        "link": {key: getattr(scenario.link, key) for key in _NUMEROLOGY},
     }
 
 

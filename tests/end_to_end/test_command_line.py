@@ -82,6 +82,33 @@ def test_paper_mode_sends_the_seed_as_raw_analog_values(tmp_path: Path) -> None:
     assert (seed["bits"], seed["paper_bits"]) == (0, 32 * 4096)
 
 
+def test_every_codec_of_the_command_line_sends_a_picture(tmp_path: Path) -> None:
+    """A few bits, a sketch that is written as a picture, and symbols by the SNR."""
+    for codec, rate in (("seed", "0.05"), ("sketch", "0.02"), ("hybrid", "0.5"), ("jscc", "1")):
+        done = run(
+            "generate", PROMPT, "--codec", codec, "--rate", rate, "--snr-db", "0", "--steps", "1", "--json", "--out", f"{codec}.png", cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        sent = found["ledger"]["crossings"][-1]
+        assert sent["kind"] == ("sketch" if codec == "sketch" else "seed")
+        if codec in ("seed", "sketch"):
+            assert 0.5 * float(rate) < sent["bits"] / 256**2 <= float(rate)
+        else:
+            assert sum(sent["uses"].values()) <= 1.03 * float(rate) * 2520
+    with Image.open(tmp_path / "sketch-sketch.png") as picture:
+        assert picture.size == (256, 256)
+
+
+def test_a_preview_is_written_beside_the_picture(tmp_path: Path) -> None:
+    done = run(
+        "generate", PROMPT, "--set", "plan.mechanism=preview_then_seed", "--steps", "1", "--out", "a.png", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "a-sketch.png", "a-preview.png"}
+    assert "preview" in done.stdout
+
+
 def test_the_summary_says_where_the_picture_is(tmp_path: Path) -> None:
     done = run("generate", "one blue lily", "--steps", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
