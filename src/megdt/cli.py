@@ -569,10 +569,11 @@ def _finish(outcome: Trial, path: Path, figure_path: Path | None, *, as_json: bo
 
     if figure_path is not None:
         save_picture(figure_path, report.draw_figure(outcome))
-    made = {**outcome.result.features, **outcome.result.arrived}
+    arrived = {name: feature for (name, _), feature in outcome.result.arrived.items()}
+    made = {**outcome.result.features, **arrived}
     for name, target in _beside(path, outcome.scenario).items():
         # A sketch is for people too: as it arrived, not the picture that it was taken of.
-        if name in made and (name != "sketch" or name in outcome.result.arrived):
+        if name in made and (name != "sketch" or name in arrived):
             save_picture(target, made[name].values)
             typer.echo(f"{name}: {target}", err=True)
     there = outcome.result.image is not None

@@ -18,6 +18,7 @@ _NEEDED = (
     ("torch", "torch", "pip install torch==2.13.0"),
     ("safetensors", "safetensors", "pip install safetensors"),
     ("constriction", "constriction", "pip install constriction"),
+    ("simpy", "simpy", "pip install simpy"),
     ("jaxtyping", "jaxtyping", "pip install jaxtyping"),
     ("PIL", "pillow", "pip install pillow"),
     ("rich", "rich", "pip install rich"),

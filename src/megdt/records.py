@@ -5,24 +5,51 @@ Request -> Feature -> Packet -> Delivery -> Feature -> ... -> Result, and a Ledg
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megdt.errors import RequestError
+from megdt.errors import MechanismError, RequestError
 
 
-class Side(StrEnum):
-    """Where a stage runs."""
+class Side(str):
+    """Where a stage runs: `Side.ES`, `Side.UE`, or one UE of several, such as `Side.ue(3)`.
 
-    ES = "ES"
+    Raises:
+        MechanismError: If it is another text.
+    """
+
+    __slots__ = ()
+    ES: ClassVar[Side]
     """Edge server."""
-    UE = "UE"
-    """User equipment."""
+    UE: ClassVar[Side]
+    """User equipment, where there is one."""
+
+    def __new__(cls, name: str) -> Side:
+        """The side of this name."""
+        if not re.fullmatch(r"ES|UE([1-9][0-9]{0,5})?", name):
+            raise MechanismError(
+                f"side is {name!r}, known are ES, UE and UE1, UE2, ...; take Side.ES, Side.UE or "
+                "Side.ue(number)"
+            )
+        return super().__new__(cls, name)
+
+    @classmethod
+    def ue(cls, number: int) -> Side:
+        """One UE of several, from 1 on."""
+        return cls(f"UE{number}")
+
+    @property
+    def is_ue(self) -> bool:
+        """Whether it is a UE, and not the ES."""
+        return self != "ES"
+
+
+Side.ES, Side.UE = Side("ES"), Side("UE")
 
 
 Mode = Literal["fair", "paper"]
@@ -191,8 +218,10 @@ class Crossing:
     radiated_j: float
     radio_j: float
     """Drawn by both radios, the radiated part included: amplifier, circuits, receiving, waiting."""
-    idle_j: float = 0.0
-    """Drawn meanwhile by both sides' processors, which wait."""
+    start_s: float = 0.0
+    """When it was handed to the link, on the clock that starts with the request."""
+    end_s: float = 0.0
+    """When it was decoded, or given up. Later than start_s + latency_s where the band was shared."""
 
     @property
     def channel_uses(self) -> int:
@@ -212,6 +241,8 @@ class Computation:
     stage: str
     task: str
     """"run", or "encode KIND" and "decode KIND" of a feature that crossed to the stage."""
+    source: str | None = None
+    """The stage that made the feature which is coded."""
     side: Side
     seconds: float
     """On the side's device: its operations over the device's speed, or as measured here where
@@ -221,16 +252,33 @@ class Computation:
     flops: float = 0.0
     """Floating point operations, two a multiply-add; 0 where nobody counted."""
     energy_j: float
-    idle_j: float = 0.0
-    """Drawn meanwhile by what waits: the other side's processor, and both radios."""
+    start_s: float = 0.0
+    """When it began, on the clock that starts with the request."""
+
+    @property
+    def end_s(self) -> float:
+        """When it was done."""
+        return self.start_s + self.seconds
+
+
+Line = Computation | Crossing
+"""Of the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Everything that a generation has cost, in the order it was spent."""
+    """Everything that a generation has cost, in the order of the mechanism's stages."""
 
     crossings: tuple[Crossing, ...] = ()
     computations: tuple[Computation, ...] = ()
+    idle_j: float = 0.0
+    """Drawn by radios and processors of all sides while they waited, from the request until the
+    last stage was done. A radio that waits for its own packet is in the crossing's radio_j."""
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Crossings and computations."""
+        return (*self.crossings, *self.computations)
 
     @property
     def bits(self) -> int:
@@ -249,21 +297,14 @@ class Ledger:
 
     @property
     def duration_s(self) -> float:
-        """From the request to the picture, if nothing runs side by side."""
-        waiting = sum(c.latency_s for c in self.crossings)
-        return waiting + sum(c.seconds for c in self.computations)
+        """From the request until the last stage was done."""
+        return max((line.end_s for line in self.lines), default=0.0)
 
     @property
     def energy_j(self) -> float:
         """Of radios and processors on all sides, at work and idle."""
         working = sum(c.radio_j for c in self.crossings)
         return working + sum(c.energy_j for c in self.computations) + self.idle_j
-
-    @property
-    def idle_j(self) -> float:
-        """The part of it that was spent waiting for the other side or the air."""
-        crossings = sum(c.idle_j for c in self.crossings)
-        return crossings + sum(c.idle_j for c in self.computations)
 
     def compute_s(self) -> dict[str, float]:
         """Seconds by side and stage, and by side and what was done to a feature that crossed."""
@@ -314,6 +355,8 @@ class Part:
 
     ledger: Ledger = field(default_factory=Ledger)
     features: Mapping[str, Feature] = field(default_factory=dict)
+    arrived: Mapping[tuple[str, Side], Feature] = field(default_factory=dict)
+    """What had come to these stages over the air; see `Result`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,8 +370,8 @@ class Result:
     ledger: Ledger
     features: Mapping[str, Feature]
     """What every stage made, by its name."""
-    arrived: Mapping[str, Feature] = field(default_factory=dict)
-    """What came out of the air, by the stage that had made it."""
+    arrived: Mapping[tuple[str, Side], Feature] = field(default_factory=dict)
+    """What came out of the air, by the stage that had made it and the side that it came to."""
 
     def part(self, stages: Collection[str]) -> Part:
         """What these stages made and cost, as far as they were done, to start another run from."""
@@ -338,4 +381,6 @@ class Result:
             computations=tuple(c for c in self.ledger.computations if c.stage in done),
         )
         features = {name: f for name, f in self.features.items() if name in done}
-        return Part(ledger=ledger, features=features)
+        crossed = {(c.source, c.to_side) for c in ledger.crossings}
+        arrived = {key: f for key, f in self.arrived.items() if key in crossed}
+        return Part(ledger=ledger, features=features, arrived=arrived)

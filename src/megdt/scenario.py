@@ -18,7 +18,6 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -45,7 +44,8 @@ from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
-from megdt.mechanisms.simulate import air_rng, simulate
+from megdt.mechanisms.execute import air_rng
+from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,
@@ -158,11 +158,9 @@ def hybrid_codec(
 
 def _air_of(request: Request, plan: Plan, kind: Kind) -> np.random.Generator:
     """The course of the channel that a feature of this kind will meet, as its sender sounds it."""
-    before: Counter[Side] = Counter()
-    for source, target in MECHANISMS[plan.mechanism].crossings():
-        if source.makes == kind:
-            return air_rng(request, source.side, target.side, before[source.side])
-        before[source.side] += 1
+    for edge in MECHANISMS[plan.mechanism].edges:
+        if edge.source.makes == kind:
+            return air_rng(request, edge.source.side, edge.target.side, edge.number)
     return np.random.default_rng(request.rng_seed)  # it does not cross: nothing will be sent
 
 

@@ -15,7 +15,7 @@ from megdt.codecs.jscc import read_card
 from megdt.errors import RequestError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
-from megdt.mechanisms.simulate import air_rng
+from megdt.mechanisms.execute import air_rng
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,

@@ -26,7 +26,7 @@ from scipy import stats
 from megdt import __version__
 from megdt.link.adaptation import MCS_TABLES
 from megdt.link.radio import RadioLink
-from megdt.mechanisms.simulate import air_rng
+from megdt.mechanisms.execute import air_rng
 from megdt.models.bundle import Bundle
 from megdt.models.quality import ms_ssim, perceptual_distance, psnr_db
 from megdt.pictures import read_picture

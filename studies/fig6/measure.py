@@ -18,7 +18,7 @@ from megdt.codecs.image import FileImageCodec
 from megdt.codecs.progressive import ProgressiveSeedCodec
 from megdt.link.adaptation import MCS_TABLES
 from megdt.link.radio import RadioLink
-from megdt.mechanisms.simulate import air_rng
+from megdt.mechanisms.execute import air_rng
 from megdt.models.bundle import Bundle
 from megdt.models.quality import PerceptualReference, ms_ssim, psnr_db
 from megdt.pictures import read_picture

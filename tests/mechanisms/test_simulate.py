@@ -17,7 +17,7 @@ from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, SEND_SEED
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Delivery, Feature, Packet, Part, Request, Side
-from tests.conftest import PlainModels
+from tests.plain_models import PlainModels
 
 REQUEST = Request(prompt="red poppies", size_px=256, steps=3)
 SHAPE = (4, 32, 32)
@@ -46,12 +46,18 @@ def test_every_stage_and_every_crossing_is_in_the_ledger(models: PlainModels) ->
     assert seed.paper_bits == 32 * 4096
     assert result.ledger.bits == prompt.bits + seed.bits
     assert result.ledger.channel_uses == prompt.channel_uses + seed.channel_uses
-    energies = [c.radio_j + c.idle_j for c in result.ledger.crossings]
-    energies += [c.energy_j + c.idle_j for c in result.ledger.computations]
-    assert result.ledger.energy_j == pytest.approx(sum(energies))
-    # While the seed crosses, both processors wait.
-    idle_w = sum(d.compute_idle_power_w for d in DEVICES.values())
-    assert seed.idle_j == pytest.approx(idle_w * seed.latency_s)
+    ledger = result.ledger
+    energies = [c.radio_j for c in ledger.crossings] + [c.energy_j for c in ledger.computations]
+    assert ledger.energy_j == pytest.approx(sum(energies) + ledger.idle_j)
+    # In a chain one thing follows the other; what a side does not do, it waits.
+    spent = sum(c.seconds for c in ledger.computations) + sum(c.latency_s for c in ledger.crossings)
+    assert ledger.duration_s == pytest.approx(spent)
+    idle_j = 0.0
+    for side, device in DEVICES.items():
+        busy = sum(c.seconds for c in ledger.computations if c.side == side)
+        idle_j += device.compute_idle_j(spent - busy)
+        idle_j += device.radio_idle_j(spent - prompt.latency_s - seed.latency_s)
+    assert ledger.idle_j == pytest.approx(idle_j)
     assert all(c.radio_j > c.radiated_j > 0 for c in result.ledger.crossings)
     assert result.image.shape == (256, 256, 3)
 

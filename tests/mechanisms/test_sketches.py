@@ -16,7 +16,7 @@ from megdt.mechanisms.single_user import ES_TO_UE_SKETCH, PREVIEW_THEN_SEED, SEN
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Delivery, Feature, Kind, Part, Request, Result, Side
 from megdt.scenario import parse_scenario
-from tests.conftest import PlainModels
+from tests.plain_models import PlainModels
 
 REQUEST = Request(prompt="red poppies", size_px=256, steps=3)
 LINK = RadioLink(snr_db=10, coding="abstract")

@@ -1,14 +1,16 @@
 """A mechanism is a small graph of stages, each with a side.
 
-Stages are listed in an order in which each comes after its inputs. Nothing here says how a feature
-gets from one side to the other: the executor sees where an edge changes side, and puts codec and
-link there.
+Stages are listed in an order in which each comes after its inputs; those that do not depend on each
+other are branches, which may run at once. Nothing here says how a feature gets from one side to the
+other: the executor sees where an edge changes side, and puts codec and link there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -72,6 +74,8 @@ class Job:
 
     request: Request
     models: Models
+    side: Side = Side.ES
+    """Where the stage runs."""
     progress: Callable[[int, int], None] | None = None
 
 
@@ -83,15 +87,50 @@ class Stage:
         name: Unique in its mechanism.
         side: Where it runs.
         inputs: Names of earlier stages, in the order `run` takes their features.
+        optional: Those of the inputs that it can go on without: `run` takes None for one that was
+            late or lost. It waits until that is known.
         makes: Kind of the feature it returns.
         run: The work itself: (job, *input features) to a feature.
+
+    Raises:
+        MechanismError: If the side is none, or an optional input is no input.
     """
 
     name: str
     side: Side
     inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     makes: Kind
     run: Callable[..., Feature]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.side, Side):
+            raise MechanismError(
+                f"stage {self.name!r} has side {self.side!r}; say where it runs: Side.ES, Side.UE "
+                "or Side.ue(number)"
+            )
+        for name in self.optional:
+            if name not in self.inputs:
+                raise MechanismError(
+                    f"stage {self.name!r} ({self.side}) can go on without {name!r}, which is no "
+                    f"input of it; its inputs: {', '.join(self.inputs) or 'none'}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """A feature that changes side. A side that has it needs it once, for all its stages."""
+
+    source: Stage
+    target: Stage
+    """The first stage on the other side that takes it."""
+    number: int
+    """Among the source side's edges, in the order of the stages: it tells channels apart."""
+
+    @property
+    def key(self) -> tuple[str, Side]:
+        """What goes where."""
+        return self.source.name, self.target.side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +146,7 @@ class Mechanism:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
         seen: set[str] = set()
         for stage in self.stages:
             if stage.name in seen:
@@ -114,10 +154,16 @@ class Mechanism:
                     f"{self.name} has two stages named {stage.name!r}; give each its own name"
                 )
             for source in stage.inputs:
+                if source in names and source not in seen:
+                    raise MechanismError(
+                        f"stage {stage.name!r} ({stage.side}) of {self.name} takes {source!r}, "
+                        "which comes later: list it earlier, or break the cycle"
+                    )
                 if source not in seen:
                     raise MechanismError(
-                        f"stage {stage.name!r} of {self.name} takes {source!r}, which no earlier "
-                        f"stage makes; earlier stages: {', '.join(sorted(seen)) or 'none'}"
+                        f"stage {stage.name!r} ({stage.side}) of {self.name} takes {source!r}, "
+                        "which no earlier stage makes; earlier stages: "
+                        f"{', '.join(sorted(seen)) or 'none'}"
                     )
             seen.add(stage.name)
         if not self.stages or self.stages[-1].makes != "image":
@@ -125,8 +171,31 @@ class Mechanism:
                 f"{self.name} does not end in an image; its last stage must make one"
             )
 
-    def crossings(self) -> tuple[tuple[Stage, Stage], ...]:
-        """Edges that change side: (source, target)."""
+    @cached_property
+    def sides(self) -> tuple[Side, ...]:
+        """In the order in which they first have something to do."""
+        return tuple(dict.fromkeys(stage.side for stage in self.stages))
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """All that crosses, in the order in which the stages need it."""
         by_name = {stage.name: stage for stage in self.stages}
-        edges = [(by_name[source], stage) for stage in self.stages for source in stage.inputs]
-        return tuple((a, b) for a, b in edges if a.side != b.side)
+        found: dict[tuple[str, Side], Edge] = {}
+        numbers: Counter[Side] = Counter()
+        for stage in self.stages:
+            for name in stage.inputs:
+                source = by_name[name]
+                if source.side == stage.side or (name, stage.side) in found:
+                    continue
+                number = numbers[source.side]
+                numbers[source.side] += 1
+                found[name, stage.side] = Edge(source=source, target=stage, number=number)
+        return tuple(found.values())
+
+    @cached_property
+    def steps(self) -> tuple[Stage | Edge, ...]:
+        """Stages and edges in an order in which each comes after what it needs."""
+        before: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            before.setdefault(edge.target.name, []).append(edge)
+        return tuple(s for stage in self.stages for s in (*before.get(stage.name, ()), stage))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -61,16 +62,17 @@ class Bundle:
     def __init__(self, folder: Path = BUNDLE, *, device: str = "cpu") -> None:
         self.folder = folder
         self.device = torch.device(device)
-        self._flops = 0.0
+        self._count = threading.local()
 
     @property
     def flops(self) -> float:
-        """Floating point operations of embed, denoise, redraw, decode and encode so far.
+        """Floating point operations of embed, denoise, redraw, decode and encode so far, as far as
+        this thread has called them: stages that run at once are each charged for their own.
 
         Each multiply-add counts as 2. Convolutions, matrix products and attention are counted, what
         is done element by element is not. Classifying is no part of a generation, and not counted.
         """
-        return self._flops
+        return float(getattr(self._count, "flops", 0.0))
 
     def card(self, name: str) -> dict[str, Any]:
         """The model card: data, steps, seconds, metrics, checksum.
@@ -300,7 +302,7 @@ class Bundle:
                 with _watch(model, *args) as flops:
                     output = forward(*args, **kwargs)
                 counted[call] = sum(flops)
-            self._flops += counted[call]
+            self._count.flops = self.flops + counted[call]
             return output
 
         model.forward = count
@@ -486,7 +488,11 @@ def _watch(model: nn.Module, *args: Any) -> Iterator[list[int]]:
         yield flops
         return
 
+    owner = threading.get_ident()
+
     def add(layer: nn.Module, args: Any, output: Tensor) -> None:
+        if threading.get_ident() != owner:
+            return  # the same model at work for somebody else
         if isinstance(layer, nn.Conv2d | nn.Linear):
             # Every number that comes out is a sum over the weights of one output channel.
             flops.append(2 * output.numel() * layer.weight[0].numel())

@@ -1,0 +1,277 @@
+"""One stage run, one feature taken over the air, and what each has cost.
+
+Nothing here knows in which order, in which thread or in which process that is done: `simulate` runs
+all sides of a mechanism, `run_side` one of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from megdt.codecs import Codec
+from megdt.errors import MechanismError
+from megdt.link import Link
+from megdt.link.energy import DeviceProfile
+from megdt.mechanisms.stages import Edge, Job, Mechanism, Models, Stage, StageProgress
+from megdt.records import (
+    Computation,
+    Crossing,
+    Delivery,
+    Feature,
+    Kind,
+    Line,
+    Outcome,
+    Packet,
+    Request,
+    Side,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """All that the stages of one generation share; see `simulate` for the arguments."""
+
+    mechanism: Mechanism
+    request: Request
+    models: Models
+    codecs: Mapping[Kind, Codec]
+    links: Mapping[Kind, Link]
+    devices: Mapping[Side, DeviceProfile]
+    progress: StageProgress | None = None
+
+    def __post_init__(self) -> None:
+        for stage in self.mechanism.stages:
+            if stage.side not in self.devices:
+                raise MechanismError(
+                    f"stage {stage.name!r} of {self.mechanism.name} runs on {stage.side}, and the "
+                    f"devices are of {', '.join(self.devices) or 'no side'}; say what "
+                    f"{stage.side} is"
+                )
+
+    def run(self, stage: Stage, inputs: Sequence[Feature | None]) -> tuple[Feature, list[Line]]:
+        """Run a stage.
+
+        Raises:
+            MechanismError: If it makes another kind of feature than it says.
+        """
+        tell = partial(self.progress, stage.name) if self.progress is not None else None
+        job = Job(request=self.request, models=self.models, side=stage.side, progress=tell)
+        before = getattr(self.models, "flops", 0.0)
+        started = time.perf_counter()
+        feature = stage.run(job, *inputs)
+        spent = time.perf_counter() - started
+        flops = getattr(self.models, "flops", 0.0) - before
+        if feature.kind != stage.makes:
+            raise MechanismError(
+                f"stage {stage.name!r} of {self.mechanism.name} made a {feature.kind}, it says it "
+                f"makes a {stage.makes}; mend the stage"
+            )
+        return feature, [self._charge(stage, "run", stage.side, spent, flops=flops)]
+
+    def send(self, edge: Edge, feature: Feature) -> tuple[Delivery, list[Line]]:
+        """Encode a feature and give it to the link.
+
+        Raises:
+            MechanismError: If there is no codec or no link for it.
+        """
+        source, target = edge.source, edge.target
+        transmitter, link = self._codec(edge), self.links[source.makes]
+        # A copy: what is judged later is what was made, not what a codec has left of it.
+        given = copy.deepcopy(feature)
+        started = time.perf_counter()
+        packet = _bare(transmitter.encode(given))
+        spent = time.perf_counter() - started
+        encoded = self._charge(
+            target, f"encode {source.makes}", source.side, spent, source=source.name
+        )
+        delivery = link.send(packet, air_rng(self.request, source.side, target.side, edge.number))
+        sender, taker = self.devices[source.side], self.devices[target.side]
+        waiting_s = max(delivery.latency_s - delivery.airtime_s - delivery.feedback_s, 0.0)
+        radio_j = (
+            sender.transmit_j(delivery.airtime_s, delivery.radiated_j)
+            + taker.receive_j(delivery.airtime_s)
+            + taker.transmit_j(delivery.feedback_s, delivery.feedback_radiated_j)
+            + sender.receive_j(delivery.feedback_s)
+            + sender.radio_idle_j(waiting_s)
+            + taker.radio_idle_j(waiting_s)
+        )
+        crossing = Crossing(
+            source=source.name,
+            target=target.name,
+            from_side=source.side,
+            to_side=target.side,
+            kind=feature.kind,
+            codec=repr(transmitter),
+            outcome=delivery.outcome,
+            values=feature.values.size if isinstance(feature.values, np.ndarray) else 0,
+            bits=packet.bits,
+            header_bits=delivery.header_bits,
+            uses=delivery.uses,
+            blocks=delivery.blocks,
+            failed_first=delivery.failed_first,
+            airtime_s=delivery.airtime_s,
+            latency_s=delivery.latency_s,
+            radiated_j=delivery.radiated_j,
+            radio_j=radio_j,
+        )
+        return delivery, [encoded, crossing]
+
+    def receive(self, edge: Edge, delivery: Delivery) -> tuple[Feature, list[Line]]:
+        """Decode what has been delivered."""
+        # Another codec of the same plan, as on another machine: what the sender's remembers is not
+        # sent.
+        receiver = copy.deepcopy(self._codec(edge))
+        started = time.perf_counter()
+        feature = receiver.decode(delivery)
+        spent = time.perf_counter() - started
+        source, target = edge.source, edge.target
+        task = f"decode {source.makes}"
+        return feature, [self._charge(target, task, target.side, spent, source=source.name)]
+
+    def _codec(self, edge: Edge) -> Codec:
+        kind = edge.source.makes
+        for table, what in ((self.codecs, "codec"), (self.links, "link")):
+            if kind not in table:
+                raise MechanismError(
+                    f"{kind} crosses from {edge.source.name} ({edge.source.side}) to "
+                    f"{edge.target.name} ({edge.target.side}) and the plan has no {what} for it; "
+                    f"it has {', '.join(sorted(table)) or 'none'}"
+                )
+        codec = self.codecs[kind]
+        if copy.deepcopy(codec) is codec and getattr(codec, "__dict__", None):
+            raise MechanismError(
+                f"codec {codec!r} is its own copy, so it could pass features by the link; "
+                "let copy.deepcopy make another"
+            )
+        # What it remembers of one edge is not for another.
+        return copy.deepcopy(codec)
+
+    def _charge(
+        self,
+        stage: Stage,
+        task: str,
+        side: Side,
+        measured_s: float,
+        *,
+        flops: float = 0.0,
+        source: str | None = None,
+    ) -> Computation:
+        device = self.devices[side]
+        # Who counts no operations ran on a processor core, for as long as was measured here.
+        seconds = device.compute_s(flops) if flops else measured_s
+        return Computation(
+            stage=stage.name,
+            task=task,
+            source=source,
+            side=side,
+            seconds=seconds,
+            measured_s=measured_s,
+            flops=flops,
+            energy_j=device.compute_j(seconds) if flops else device.core_j(seconds),
+        )
+
+
+def _bare(packet: Packet) -> Packet:
+    """The packet's bits and symbols, without anything else that its objects might carry."""
+    symbols = None if packet.symbols is None else np.array(packet.symbols)
+    return Packet(
+        payload=bytes(memoryview(packet.payload)), symbols=symbols, told_snr=bool(packet.told_snr)
+    )
+
+
+def air_rng(request: Request, source: Side, target: Side, number: int) -> np.random.Generator:
+    """Draws channel and noise of the `number`-th packet from source to target.
+
+    The same for every mechanism and codec, so that what is compared meets the same channel.
+    """
+    direction = zlib.crc32(f"{source}->{target}".encode())
+    return np.random.default_rng((request.rng_seed, direction, number))
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What has been made and what has arrived so far, and why the rest has not."""
+
+    execution: Execution
+    features: dict[str, Feature] = field(default_factory=dict)
+    arrived: dict[tuple[str, Side], Feature] = field(default_factory=dict)
+    missing: dict[object, Outcome] = field(default_factory=dict)
+    """By name of a stage, or key of an edge."""
+    lines: dict[object, list[Line]] = field(default_factory=dict)
+
+    def inputs(self, stage: Stage) -> list[Feature | None] | None:
+        """What a stage takes; None where it cannot go on, and then it is missing too."""
+        by_name = {s.name: s for s in self.execution.mechanism.stages}
+        found: list[Feature | None] = []
+        for name in stage.inputs:
+            here = by_name[name].side == stage.side
+            key = name if here else (name, stage.side)
+            feature = self.features.get(name) if here else self.arrived.get((name, stage.side))
+            if feature is None and name not in stage.optional:
+                self.missing[stage.name] = self.missing[key]
+                return None
+            found.append(feature)
+        return found
+
+    def run(self, stage: Stage) -> None:
+        """Run a stage whose inputs are known, if it has what it needs."""
+        inputs = self.inputs(stage)
+        if inputs is not None:
+            self.features[stage.name], self.lines[stage.name] = self.execution.run(stage, inputs)
+
+    def send(self, edge: Edge) -> Delivery | None:
+        """Give an edge's feature to the link, if it was made."""
+        feature = self.features.get(edge.source.name)
+        if feature is None:
+            self.missing[edge.key] = self.missing[edge.source.name]
+            return None
+        delivery, self.lines[edge.key] = self.execution.send(edge, feature)
+        return delivery
+
+    def receive(self, edge: Edge, delivery: Delivery | None) -> None:
+        """Take what has come over the air; None where its sender says nothing."""
+        if delivery is None or delivery.outcome != "delivered":
+            self.missing.setdefault(edge.key, "late" if delivery is None else delivery.outcome)
+            return
+        self.arrived[edge.key], lines = self.execution.receive(edge, delivery)
+        self.lines[edge.key] = self.lines.get(edge.key, []) + lines
+
+
+class Exchange(Protocol):
+    """How processes hand deliveries to each other; the radio is simulated by who sends."""
+
+    def post(self, edge: Edge, delivery: Delivery | None) -> None:
+        """Leave it for the edge's target; None where there is nothing to send."""
+        ...
+
+    def take(self, edge: Edge) -> Delivery | None:
+        """What has been posted; None where that is nothing, or nobody posted by the deadline."""
+        ...
+
+
+def run_side(execution: Execution, side: Side, exchange: Exchange) -> Progress:
+    """Run the stages of one side, where each side has a process of its own.
+
+    A peer that is silent until the exchange's deadline is a feature that is late: stages that can go
+    on without it do.
+    """
+    progress = Progress(execution=execution)
+    for step in execution.mechanism.steps:
+        if isinstance(step, Edge):
+            if step.target.side == side:
+                progress.receive(step, exchange.take(step))
+        elif step.side == side:
+            progress.run(step)
+            # At once: the others may wait for it while this side waits for somebody else.
+            for edge in execution.mechanism.edges:
+                if edge.source.name == step.name:
+                    exchange.post(edge, progress.send(edge))
+    return progress
