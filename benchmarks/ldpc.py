@@ -257,7 +257,7 @@ def _bler(mcs: Mcs, size: int, snr_db: float, count: int) -> float:
     return failed / count
 
 
-def send_seed(snr_db: float) -> dict[str, Any]:
+def ue_to_es(snr_db: float) -> dict[str, Any]:
     """2.1 Mbit over a radio link: seconds in all (the median of three), and where they go."""
     link = RadioLink(channel="awgn", snr_db=snr_db, bandwidth_hz=20e6, coding="ldpc")
     payload = np.random.default_rng(0).bytes(SEED_BYTES)
@@ -323,7 +323,7 @@ def main() -> None:
     torch.set_num_threads(1)
     seeds = []
     for snr_db in (10.0, 20.0):
-        seeds.append(send_seed(snr_db))
+        seeds.append(ue_to_es(snr_db))
         print(json.dumps(seeds[-1]), flush=True)
     codes = []
     for base_graph, k, n, guess in CODES:

@@ -262,7 +262,7 @@ def calibrate(
         for snr_db in range(-20, 41, 5):
             tables = {
                 "request": {"prompt": "view"},
-                "plan": {"mechanism": "send_seed", "symbol_rate": rate},
+                "plan": {"mechanism": "ue_to_es", "symbol_rate": rate},
                 # The table that carries most at this SNR, as a well-run cell would have it.
                 "link": {"snr_db": float(snr_db), "mcs_table": 1 if snr_db < 20 else 2},
             }

@@ -130,8 +130,8 @@ def test_a_rate_is_of_the_pixels_there_are() -> None:
 
 
 def test_a_sensed_picture_is_sketched_by_its_own_mechanism() -> None:
-    tables = PROMPT | {"plan": {"mechanism": "send_seed"}}
-    assert choose_codec(tables, "sketch", None)["plan"]["mechanism"] == "send_sketch"
+    tables = PROMPT | {"plan": {"mechanism": "ue_to_es"}}
+    assert choose_codec(tables, "sketch", None)["plan"]["mechanism"] == "ue_to_es_sketch"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_what_did_not_get_across_is_paid_once_by_each(bundle: Bundle) -> None:
 
 
 def test_a_picture_is_sent_and_judged_against_itself(bundle: Bundle) -> None:
-    trial = transmit(scenario("send_seed"), PICTURE, bundle, baseline="webp")
+    trial = transmit(scenario("ue_to_es"), PICTURE, bundle, baseline="webp")
     assert trial.psnr_db is not None
     assert 15 < trial.psnr_db < 45
     assert (trial.error_free == PICTURE).all()
@@ -87,11 +87,11 @@ def test_a_picture_is_sent_and_judged_against_itself(bundle: Bundle) -> None:
 def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("sigmf", reason="recordings need the package sigmf")
     path = tmp_path / "a.sigmf-meta"
-    found = record(scenario("send_seed"), PICTURE, bundle, path)
+    found = record(scenario("ue_to_es"), PICTURE, bundle, path)
     assert found["bits"] == 8 * 4096
     outcome, image = receive(path, bundle)
     assert outcome == "delivered"
-    sent = transmit(scenario("send_seed", coding="ideal"), PICTURE, bundle, baseline=None)
+    sent = transmit(scenario("ue_to_es", coding="ideal"), PICTURE, bundle, baseline=None)
     assert image is not None
     assert (image == sent.result.image).all()
 
@@ -99,7 +99,7 @@ def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_path: Path) -> None:
     """With the SNR it was told, though 0 is no truth in Python, and the draw of what noise took."""
     pytest.importorskip("sigmf", reason="recordings need the package sigmf")
-    tables = scenario("send_seed", coding="ideal", csi="perfect", snr_db=3).table()
+    tables = scenario("ue_to_es", coding="ideal", csi="perfect", snr_db=3).table()
     tables["request"]["rng_seed"] = 5
     tables["plan"]["told_snr_db"] = 0.0
     tables["codecs"]["seed"] = "jscc"
@@ -116,7 +116,7 @@ def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_pa
 
 
 def test_a_recording_of_a_hybrid_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    tables = scenario("send_seed").table()
+    tables = scenario("ue_to_es").table()
     tables["codecs"]["seed"] = "hybrid"
     with pytest.raises(RequestError, match="hybrid"):
         record(parse_scenario(tables), PICTURE, bundle, tmp_path / "a.sigmf-meta")
@@ -128,7 +128,7 @@ def test_a_recording_of_a_hybrid_is_refused(bundle: Bundle, tmp_path: Path) -> N
         ("es_to_ue", "jpeg", "baseline is 'jpeg', known: webp, avif, jxl, raw, prompt"),
         ("centralized", "webp", "mechanism is centralized, which is a baseline itself"),
         ("prompt_only", "webp", "take one of es_to_ue, "),
-        ("send_seed", "prompt", "a picture that is there already has none"),
+        ("ue_to_es", "prompt", "a picture that is there already has none"),
     ],
 )
 def test_a_comparison_without_sense_is_refused(mechanism: str, baseline: str, message: str) -> None:

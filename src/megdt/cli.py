@@ -306,7 +306,7 @@ def transmit(
         settings,
         request={"prompt": picture.name, "size_px": size, "rng_seed": rng_seed},
         plan={"mode": mode},
-        defaults={"plan": {"mechanism": "send_seed"}},
+        defaults={"plan": {"mechanism": "ue_to_es"}},
         codec=codec,
         rate=rate,
         link={
@@ -474,6 +474,66 @@ def models(as_json: JsonOption = False) -> None:
         report.print_models(cards, bundle.checksum)
 
 
+mechanisms_app = typer.Typer(help="List the mechanisms, or draw one.")
+app.add_typer(mechanisms_app, name="mechanisms")
+
+
+@mechanisms_app.callback(invoke_without_command=True)
+def _list_mechanisms(context: typer.Context) -> None:
+    """What runs where: list the mechanisms, or draw one with `show`."""
+    if context.invoked_subcommand is None:
+        from megdt import report
+
+        report.print_mechanisms()
+
+
+@mechanisms_app.command("show")
+def show_mechanism(
+    name: Annotated[str, typer.Argument(help="Such as es_to_ue.", show_default=False)],
+    run: Annotated[
+        bool,
+        typer.Option(
+            "--run", help="Run it once, and label it with bits, channel uses and simulated time."
+        ),
+    ] = False,
+    svg: Annotated[
+        Path | None,
+        typer.Option(help="Also write the drawing as an SVG file.", show_default=False),
+    ] = None,
+    codec: CodecOption = None,
+    rate: RateOption = None,
+    scenario: ScenarioOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Draw a mechanism: sides as lanes, what crosses as arrows with its codec."""
+    from megdt import diagram, trial
+    from megdt.scenario import MECHANISMS
+
+    wanted = _read_scenario(
+        scenario,
+        settings,
+        request={},
+        plan={"mechanism": name},
+        defaults={"request": {"prompt": "a field of red poppies at sunset"}},
+        codec=codec,
+        rate=rate,
+        link={},
+    )
+    ledger = None
+    if run:
+        from megdt.models.bundle import Bundle
+
+        ledger = trial.demonstrate(wanted, Bundle()).ledger
+    mechanism = MECHANISMS[wanted.plan.mechanism]
+    typer.echo(f"{mechanism.name}: {mechanism.about}\n")
+    typer.echo(diagram.as_text(mechanism, wanted.plan.codecs, ledger))
+    if ledger is not None:
+        typer.echo(f"\n{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J")
+    if svg is not None:
+        _write_text(svg, diagram.as_svg(mechanism, wanted.plan.codecs, ledger), "--svg")
+        typer.echo(f"drawing: {svg}", err=True)
+
+
 @app.command()
 def profile(
     base: Annotated[
@@ -491,18 +551,12 @@ def profile(
     import tomllib
     from datetime import date
 
-    from megdt.errors import OutputError
     from megdt.models.bundle import Bundle
     from megdt.profiling import measure_profile
 
     text = measure_profile(Bundle(), name=name, date=date.today().isoformat(), base=base)
     if out is not None:
-        try:
-            out.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {out} ({error.strerror}); choose another place with --out"
-            ) from error
+        _write_text(out, text, "--out")
     if as_json:
         _print_json({"file": str(out) if out is not None else None, "profile": tomllib.loads(text)})
     else:
@@ -584,6 +638,17 @@ def _finish(outcome: Trial, path: Path, figure_path: Path | None, *, as_json: bo
         report.print_summary(outcome, shown, figure_path)
     if not there:
         raise typer.Exit(1)
+
+
+def _write_text(path: Path, text: str, option: str) -> None:
+    from megdt.errors import OutputError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror}); choose another place with {option}"
+        ) from error
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from megdt import __version__
 from megdt.errors import BundleError, OutputError
 from megdt.link.paper import PaperLink
 from megdt.pictures import draw_comparison
-from megdt.scenario import Scenario, parse_scenario
+from megdt.scenario import MECHANISMS, Scenario, parse_scenario
 from megdt.trial import Trial, feature_uses
 
 if TYPE_CHECKING:
@@ -140,9 +140,19 @@ def describe_link(scenario: Scenario) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        left = column in ("sent", "codec", "stage", "side", "part", "found", "to do")
+        left = column in ("mechanism", "sent", "codec", "stage", "side", "part", "found", "to do")
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     return table
+
+
+def print_mechanisms() -> None:
+    """Names, and what each does."""
+    table = _table("mechanism", "what it does")
+    table.columns[1].no_wrap = False
+    table.columns[1].justify = "left"
+    for mechanism in MECHANISMS.values():
+        table.add_row(mechanism.name, mechanism.about)
+    Console().print(table)
 
 
 def draw_figure(trial: Trial) -> NDArray[np.uint8]:

@@ -53,8 +53,8 @@ from megdt.mechanisms.single_user import (
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
-    SEND_SEED,
-    SEND_SKETCH,
+    UE_TO_ES,
+    UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
@@ -68,8 +68,8 @@ MECHANISMS: dict[str, Mechanism] = {
         PREVIEW_THEN_SEED,
         CENTRALIZED,
         PROMPT_ONLY,
-        SEND_SEED,
-        SEND_SKETCH,
+        UE_TO_ES,
+        UE_TO_ES_SKETCH,
         SEND_PICTURE,
     )
 }
@@ -257,10 +257,7 @@ class Scenario:
         progress: StageProgress | None = None,
     ) -> Result:
         """Simulate it; see `mechanisms.simulate.simulate`."""
-        codecs = {
-            kind: CODECS[kind][name](self.request, self.plan, self.link)
-            for kind, name in self.plan.codecs.items()
-        }
+        codecs = {kind: self.codec(kind) for kind in self.plan.codecs}
         return simulate(
             MECHANISMS[self.plan.mechanism],
             self.request,
@@ -271,6 +268,10 @@ class Scenario:
             done=done,
             progress=progress,
         )
+
+    def codec(self, kind: Kind) -> Codec:
+        """What carries this kind of feature over the air."""
+        return CODECS[kind][self.plan.codecs[kind]](self.request, self.plan, self.link)
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The scenario as nested tables, which `parse_scenario` turns back into it."""
@@ -331,7 +332,7 @@ def override(tables: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
     return changed
 
 
-SKETCHING = {ES_TO_UE.name: ES_TO_UE_SKETCH.name, SEND_SEED.name: SEND_SKETCH.name}
+SKETCHING = {ES_TO_UE.name: ES_TO_UE_SKETCH.name, UE_TO_ES.name: UE_TO_ES_SKETCH.name}
 """What sends a sketch where the other would send a seed."""
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdt.codecs import Codec
 from megdt.codecs.jscc import read_card
 from megdt.errors import RequestError
 from megdt.link.radio import RadioLink
@@ -23,14 +22,14 @@ from megdt.mechanisms.single_user import (
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
-    SEND_SEED,
-    SEND_SKETCH,
+    UE_TO_ES,
+    UE_TO_ES_SKETCH,
     draw,
     redraw,
 )
 from megdt.mechanisms.stages import Job
-from megdt.records import Feature, Ledger, Outcome, Part, Result
-from megdt.scenario import CODECS, MECHANISMS, Scenario, parse_scenario, told_snr_db
+from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result
+from megdt.scenario import MECHANISMS, Scenario, parse_scenario, seed_shape, told_snr_db
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress
@@ -44,8 +43,8 @@ _WHOLE_PICTURE = {
     ES_TO_UE.name: CENTRALIZED,
     ES_TO_UE_SKETCH.name: CENTRALIZED,
     PREVIEW_THEN_SEED.name: CENTRALIZED,
-    SEND_SEED.name: SEND_PICTURE,
-    SEND_SKETCH.name: SEND_PICTURE,
+    UE_TO_ES.name: SEND_PICTURE,
+    UE_TO_ES_SKETCH.name: SEND_PICTURE,
 }
 
 
@@ -107,7 +106,7 @@ def check_sendable(scenario: Scenario) -> None:
     Raises:
         RequestError: If its mechanism draws one.
     """
-    kinds = (SEND_SEED.name, SEND_SKETCH.name, SEND_PICTURE.name)
+    kinds = (UE_TO_ES.name, UE_TO_ES_SKETCH.name, SEND_PICTURE.name)
     if scenario.plan.mechanism not in kinds:
         raise RequestError(
             f"mechanism is {scenario.plan.mechanism}, which draws a picture of its own; to send one "
@@ -133,7 +132,7 @@ def transmit(
     """Send a picture that is there already; judge what arrives against it.
 
     Args:
-        scenario: Its mechanism is "send_seed" or "send_picture".
+        scenario: Its mechanism is "ue_to_es" or "send_picture".
         picture: Of the request's size. [size_px, size_px, 3]
         bundle: The autoencoder.
         baseline: One of BASELINES, or None.
@@ -144,16 +143,43 @@ def transmit(
     return _compare(_judge(scenario, result, picture), bundle, baseline)
 
 
-def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
-    """Read the models before anything runs, so that no stage is charged for reading files."""
-    from megdt.models.bundle import load_jscc
+def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
+    """Run a scenario once, whatever it takes: where a UE senses, it sees a view of the garden."""
+    from megdt.models.bundle import GENERATING
 
+    _load(scenario, bundle, GENERATING)
+    request = scenario.request
+    features = {}
+    if any(stage.name == "sense" for stage in MECHANISMS[scenario.plan.mechanism].stages):
+        from megdt.worlds.garden import draw_view
+
+        garden, view = draw_view(request.rng_seed, size_px=request.size_px)
+        features["sense"] = Feature(kind="image", values=garden.render(view))
+    return scenario.run(bundle, done=Part(features=features))
+
+
+def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
+    """Get models and codecs ready before anything runs, so that no stage is charged for it."""
     bundle.load(*names)
-    plan = scenario.plan
-    if any(stage.run is redraw for stage in MECHANISMS[plan.mechanism].stages):
+    mechanism = MECHANISMS[scenario.plan.mechanism]
+    if any(stage.run is redraw for stage in mechanism.stages):
         bundle.load("denoiser", "sketch_adapter")
-    if plan.codecs["seed"] in ("jscc", "hybrid"):
-        load_jscc()
+    crossing = {edge.source.makes for edge in mechanism.edges}
+    rng = np.random.default_rng(0)
+    size = scenario.request.size_px
+    samples: dict[Kind, NDArray[Any]] = {
+        "seed": rng.standard_normal(seed_shape(scenario.request)).astype(np.float32),
+        "sketch": np.zeros((size, size, 3), np.uint8),
+    }
+    for kind, values in samples.items():
+        if kind in crossing:
+            # Once in vain: they read their networks, or compile what they are made of.
+            codec = scenario.codec(kind)
+            packet = codec.encode(Feature(kind=kind, values=values))
+            noise_power = 0.0 if packet.symbols is None else 1.0
+            codec.decode(
+                Delivery(payload=packet.payload, symbols=packet.symbols, noise_power=noise_power)
+            )
 
 
 def record(
@@ -183,7 +209,7 @@ def record(
         raise RequestError(
             "codec hybrid fits its bits to a link that answers, a recording has none; take jscc"
         )
-    packet = _seed_codec(scenario).encode(
+    packet = scenario.codec("seed").encode(
         Feature(kind="seed", values=bundle.encode(picture[None])[0])
     )
     transport = link.transport
@@ -248,15 +274,9 @@ def receive(path: Path, bundle: Bundle) -> tuple[Outcome, NDArray[np.uint8] | No
     scenario = parse_scenario(plan, source=str(path))
     if delivery.outcome != "delivered":
         return delivery.outcome, None
-    seed = _seed_codec(scenario).decode(delivery)
+    seed = scenario.codec("seed").decode(delivery)
     noise_power = np.array([seed.noise_power], np.float32)
     return "delivered", bundle.decode(seed.values[None], noise_power)[0]
-
-
-def _seed_codec(scenario: Scenario) -> Codec:
-    return CODECS["seed"][scenario.plan.codecs["seed"]](
-        scenario.request, scenario.plan, scenario.link
-    )
 
 
 def feature_uses(ledger: Ledger) -> int:

@@ -193,7 +193,7 @@ def read_photographs(bundle: Bundle, settings: dict[str, Any]) -> list[Subject]:
                 number=number,
                 reference=picture,
                 request={"prompt": Path(file).stem, "size_px": settings["size_px"]},
-                mechanisms={"seed": "send_seed", "image": "send_picture"},
+                mechanisms={"seed": "ue_to_es", "image": "send_picture"},
                 done={"seed": Part(features=sensed | encoded), "image": Part(features=sensed)},
             )
         )

@@ -161,7 +161,7 @@ def make_subject(
     )
 
 
-_SENSED = {"seed": "send_seed", "image": "send_picture", "sketch": "send_sketch"}
+_SENSED = {"seed": "ue_to_es", "image": "send_picture", "sketch": "ue_to_es_sketch"}
 
 
 def _sense(picture: Image, bundle: Bundle) -> dict[str, Part]:

@@ -50,7 +50,7 @@ def quality(codec: Any, snr_db: float, seeds: list[Feature], views: Any, bundle:
 
 
 def make_hybrid(snr_db: float, symbol_rate: float) -> Any:
-    plan = Plan(mechanism="send_seed", symbol_rate=symbol_rate)
+    plan = Plan(mechanism="ue_to_es", symbol_rate=symbol_rate)
     return hybrid_codec(Request(prompt="view"), plan, RadioLink(snr_db=snr_db))
 
 

@@ -14,7 +14,7 @@ from megdt.link.energy import load_profile
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
-from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, SEND_SEED
+from megdt.mechanisms.single_user import CENTRALIZED, ES_TO_UE, PROMPT_ONLY, UE_TO_ES
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Delivery, Feature, Packet, Part, Request, Side
 from tests.plain_models import PlainModels
@@ -452,12 +452,12 @@ def test_a_picture_that_is_there_is_sent_as_its_seed(models: PlainModels) -> Non
     done = Part(features={"sense": Feature(kind="image", values=picture)})
     codecs = {"seed": QuantisedSeedCodec(shape=SHAPE, precision="float32")}
     result = simulate(
-        SEND_SEED, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES, done=done  # type: ignore[arg-type]
+        UE_TO_ES, REQUEST, models=models, codecs=codecs, links=LINKS, devices=DEVICES, done=done  # type: ignore[arg-type]
     )  # fmt: skip
     assert [c.from_side for c in result.ledger.crossings] == [Side.UE]
     assert (result.features["encode"].values == models.encode(picture[None])[0]).all()
     with pytest.raises(MechanismError, match="no picture was given to send"):
-        simulate(SEND_SEED, REQUEST, models=models, codecs={}, links={}, devices=DEVICES)
+        simulate(UE_TO_ES, REQUEST, models=models, codecs={}, links={}, devices=DEVICES)
 
 
 def test_progress_names_the_stage(models: PlainModels) -> None:

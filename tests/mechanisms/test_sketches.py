@@ -12,7 +12,7 @@ from megdt.errors import MechanismError
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
-from megdt.mechanisms.single_user import ES_TO_UE_SKETCH, PREVIEW_THEN_SEED, SEND_SKETCH
+from megdt.mechanisms.single_user import ES_TO_UE_SKETCH, PREVIEW_THEN_SEED, UE_TO_ES_SKETCH
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Delivery, Feature, Kind, Part, Request, Result, Side
 from megdt.scenario import parse_scenario
@@ -69,12 +69,12 @@ def test_a_sketch_crosses_and_is_drawn_again_with_the_prompt(models: PlainModels
 def test_a_picture_that_is_there_is_sent_as_its_sketch_alone(models: PlainModels) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     done = Part(features={"sense": Feature(kind="image", values=picture)})
-    result = run(SEND_SKETCH, models, done=done)
+    result = run(UE_TO_ES_SKETCH, models, done=done)
     (crossing,) = result.ledger.crossings
     assert (crossing.from_side, crossing.kind) == (Side.UE, "sketch")
     assert models.redrawn == ("layout", None)
     with pytest.raises(MechanismError, match="no picture was given to send"):
-        run(SEND_SKETCH, models)
+        run(UE_TO_ES_SKETCH, models)
 
 
 def test_the_sketch_previews_what_the_seed_refines(models: PlainModels) -> None:

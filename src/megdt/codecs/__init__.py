@@ -12,6 +12,8 @@ class Codec(Protocol):
 
     Both ends build their codec from the same Plan and Request; nothing else passes between them
     but the packet. So whatever a decoder needs to know must be in the packet, and is charged.
+    A codec that runs networks may have `flops`, the floating point operations of this thread so
+    far: then its time is that of the side's device, else what was measured here.
     """
 
     def encode(self, feature: Feature) -> Packet:

@@ -146,6 +146,11 @@ class JsccSeedCodec:
         return Feature(kind="seed", values=latent, noise_power=noise_power)
 
     @property
+    def flops(self) -> float:
+        """Floating point operations of the networks so far."""
+        return _networks().flops
+
+    @property
     def _told_db(self) -> float:
         return float(np.clip(self.snr_db, *SNR_RANGE_DB))
 
@@ -193,6 +198,11 @@ class PlainSeedCodec:
 
     shape: tuple[int, int, int]
     restore: bool = True
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations of the denoiser so far."""
+        return _networks().flops if self.restore else 0.0
 
     def encode(self, feature: Feature) -> Packet:
         """As AnalogSeedCodec; the choice itself took a report of the SNR."""

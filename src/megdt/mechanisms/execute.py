@@ -64,17 +64,14 @@ class Execution:
         """
         tell = partial(self.progress, stage.name) if self.progress is not None else None
         job = Job(request=self.request, models=self.models, side=stage.side, progress=tell)
-        before = getattr(self.models, "flops", 0.0)
-        started = time.perf_counter()
-        feature = stage.run(job, *inputs)
-        spent = time.perf_counter() - started
-        flops = getattr(self.models, "flops", 0.0) - before
+        with _Watch(self.models) as watch:
+            feature = stage.run(job, *inputs)
         if feature.kind != stage.makes:
             raise MechanismError(
                 f"stage {stage.name!r} of {self.mechanism.name} made a {feature.kind}, it says it "
                 f"makes a {stage.makes}; mend the stage"
             )
-        return feature, [self._charge(stage, "run", stage.side, spent, flops=flops)]
+        return feature, [self._charge(stage, "run", stage.side, watch)]
 
     def send(self, edge: Edge, feature: Feature) -> tuple[Delivery, list[Line]]:
         """Encode a feature and give it to the link.
@@ -86,11 +83,10 @@ class Execution:
         transmitter, link = self._codec(edge), self.links[source.makes]
         # A copy: what is judged later is what was made, not what a codec has left of it.
         given = copy.deepcopy(feature)
-        started = time.perf_counter()
-        packet = _bare(transmitter.encode(given))
-        spent = time.perf_counter() - started
+        with _Watch(transmitter) as watch:
+            packet = _bare(transmitter.encode(given))
         encoded = self._charge(
-            target, f"encode {source.makes}", source.side, spent, source=source.name
+            target, f"encode {source.makes}", source.side, watch, source=source.name
         )
         delivery = link.send(packet, air_rng(self.request, source.side, target.side, edge.number))
         sender, taker = self.devices[source.side], self.devices[target.side]
@@ -129,12 +125,11 @@ class Execution:
         # Another codec of the same plan, as on another machine: what the sender's remembers is not
         # sent.
         receiver = copy.deepcopy(self._codec(edge))
-        started = time.perf_counter()
-        feature = receiver.decode(delivery)
-        spent = time.perf_counter() - started
+        with _Watch(receiver) as watch:
+            feature = receiver.decode(delivery)
         source, target = edge.source, edge.target
         task = f"decode {source.makes}"
-        return feature, [self._charge(target, task, target.side, spent, source=source.name)]
+        return feature, [self._charge(target, task, target.side, watch, source=source.name)]
 
     def _codec(self, edge: Edge) -> Codec:
         kind = edge.source.makes
@@ -155,28 +150,37 @@ class Execution:
         return copy.deepcopy(codec)
 
     def _charge(
-        self,
-        stage: Stage,
-        task: str,
-        side: Side,
-        measured_s: float,
-        *,
-        flops: float = 0.0,
-        source: str | None = None,
+        self, stage: Stage, task: str, side: Side, watch: _Watch, *, source: str | None = None
     ) -> Computation:
-        device = self.devices[side]
+        device, flops = self.devices[side], watch.flops
         # Who counts no operations ran on a processor core, for as long as was measured here.
-        seconds = device.compute_s(flops) if flops else measured_s
+        seconds = device.compute_s(flops) if flops else watch.seconds
         return Computation(
             stage=stage.name,
             task=task,
             source=source,
             side=side,
             seconds=seconds,
-            measured_s=measured_s,
+            measured_s=watch.seconds,
             flops=flops,
             energy_j=device.compute_j(seconds) if flops else device.core_j(seconds),
         )
+
+
+class _Watch:
+    """What goes by while something runs: seconds, and the operations that who runs it counts."""
+
+    def __init__(self, counter: object) -> None:
+        self._counter = counter
+
+    def __enter__(self) -> _Watch:
+        self._flops = float(getattr(self._counter, "flops", 0.0))
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self.flops = float(getattr(self._counter, "flops", 0.0)) - self._flops
 
 
 def _bare(packet: Packet) -> Packet:

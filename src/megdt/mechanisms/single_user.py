@@ -101,6 +101,7 @@ def show(job: Job, image: Feature) -> Feature:
 
 ES_TO_UE = Mechanism(
     name="es_to_ue",
+    about="E2U (section II-C1): the ES embeds and denoises, the seed crosses the air, the UE decodes.",
     stages=(
         Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
         Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
@@ -108,10 +109,10 @@ ES_TO_UE = Mechanism(
         Stage(name="decode", side=Side.UE, inputs=("denoise",), makes="image", run=decode),
     ),
 )
-"""E2U (section II-C1): the ES embeds and denoises, the seed crosses the air, the UE decodes."""
 
 CENTRALIZED = Mechanism(
     name="centralized",
+    about="The baseline: the whole picture is made at the ES, and the picture crosses the air.",
     stages=(
         Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
         Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
@@ -120,35 +121,34 @@ CENTRALIZED = Mechanism(
         Stage(name="show", side=Side.UE, inputs=("decode",), makes="image", run=show),
     ),
 )
-"""The baseline: the whole picture is made at the ES, and the picture crosses the air."""
 
 PROMPT_ONLY = Mechanism(
     name="prompt_only",
+    about="The baseline for a UE that holds the whole model: prompt and rng_seed cross, nothing else.",
     stages=(
         Stage(name="ask", side=Side.ES, makes="recipe", run=ask_recipe),
         Stage(name="draw", side=Side.UE, inputs=("ask",), makes="image", run=draw),
     ),
 )
-"""The baseline for a UE that holds the whole model: prompt and rng_seed cross, nothing else."""
 
-SEND_SEED = Mechanism(
-    name="send_seed",
+UE_TO_ES = Mechanism(
+    name="ue_to_es",
+    about="U2E (section II-C1): a picture that the UE senses goes to the ES as its seed, which decodes it.",
     stages=(
         Stage(name="sense", side=Side.UE, makes="image", run=sense),
         Stage(name="encode", side=Side.UE, inputs=("sense",), makes="seed", run=encode),
         Stage(name="decode", side=Side.ES, inputs=("encode",), makes="image", run=decode),
     ),
 )
-"""A picture that the UE has goes to the ES as its latent."""
 
 SEND_PICTURE = Mechanism(
     name="send_picture",
+    about="The baseline of U2E: the picture itself crosses, under an image codec.",
     stages=(
         Stage(name="sense", side=Side.UE, makes="image", run=sense),
         Stage(name="show", side=Side.ES, inputs=("sense",), makes="image", run=show),
     ),
 )
-"""The baseline of that: the picture itself crosses, under an image codec."""
 
 _SKETCHING = (
     Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
@@ -161,27 +161,26 @@ _SKETCHING = (
 
 ES_TO_UE_SKETCH = Mechanism(
     name="es_to_ue_sketch",
+    about="E2U by sketch (section III-A2): the ES draws the picture, its sketch crosses, and the UE, which has typed the prompt, draws it again.",
     stages=(
         *_SKETCHING,
         Stage(name="decode", side=Side.UE, inputs=("redraw",), makes="image", run=decode),
     ),
 )
-"""E2U by sketch (section III-A2): the ES draws the picture, its sketch crosses, and the UE, which
-has typed the prompt, draws it again."""
 
 PREVIEW_THEN_SEED = Mechanism(
     name="preview_then_seed",
+    about="Sketch and seed: the sketch first, small enough to come through, for a preview; then the seed, from which the picture is decoded.",
     stages=(
         *_SKETCHING,
         Stage(name="preview", side=Side.UE, inputs=("redraw",), makes="image", run=decode),
         Stage(name="decode", side=Side.UE, inputs=("denoise",), makes="image", run=decode),
     ),
 )
-"""Sketch and seed: the sketch first, small enough to come through, for a preview; then the seed,
-from which the picture is decoded. Where the seed is lost, the preview is among the features."""
 
-SEND_SKETCH = Mechanism(
-    name="send_sketch",
+UE_TO_ES_SKETCH = Mechanism(
+    name="ue_to_es_sketch",
+    about="U2E by sketch: a picture that the UE senses goes to the ES as its sketch, and is drawn again from that alone.",
     stages=(
         Stage(name="sense", side=Side.UE, makes="image", run=sense),
         Stage(name="sketch", side=Side.UE, inputs=("sense",), makes="sketch", run=sketch),
@@ -189,4 +188,3 @@ SEND_SKETCH = Mechanism(
         Stage(name="decode", side=Side.ES, inputs=("redraw",), makes="image", run=decode),
     ),
 )
-"""A picture that the UE has goes to the ES as its sketch, and is drawn again from that alone."""

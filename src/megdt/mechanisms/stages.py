@@ -137,12 +137,18 @@ class Edge:
 class Mechanism:
     """A graph of stages; the last one makes the picture.
 
+    Args:
+        name: As plans call it.
+        about: What it does, in one sentence.
+        stages: In an order in which each comes after its inputs.
+
     Raises:
         MechanismError: If a name is used twice, an input is not an earlier stage, or the last
             stage makes no image.
     """
 
     name: str
+    about: str = ""
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:

@@ -287,7 +287,8 @@ class Bundle:
         model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.eval()
         if name != "classifier":
-            self._count_flops(model)
+            for part in model.children() if isinstance(model, nn.ModuleDict) else (model,):
+                self._count_flops(part)
         return model
 
     def _count_flops(self, model: nn.Module) -> None:
@@ -318,6 +319,11 @@ class Jscc:
     def __init__(self, bundle: Bundle) -> None:
         self._model = bundle._jscc
         self._bundle = bundle
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations so far, as `Bundle.flops` counts them."""
+        return self._bundle.flops
 
     def encode(
         self,
