@@ -109,3 +109,42 @@ def test_a_flower_that_nobody_can_draw_is_refused() -> None:
         Garden(1, plots=(Plot(species="rose", colour="red", stage="bloom", density="many"),))
     with pytest.raises(WorldError, match="the garden has no 'green'"):
         Garden(1, conditions=Conditions(sky="green"))
+
+
+def stages(garden: Garden) -> list[str]:
+    return [e.stage for e in garden.entities]
+
+
+def test_the_garden_lives_and_comes_back() -> None:
+    garden = Garden(3)
+    assert stages(garden.later(0)) == stages(garden)
+    changed = [
+        np.mean([a != b for a, b in zip(stages(garden), stages(garden.later(d)), strict=True)])
+        for d in (1, 3, 6)
+    ]
+    assert 0 < changed[0] < changed[1] < changed[2] < 1
+    # Bud, bloom and wilting take 18 days; then the same flower stands there again.
+    assert garden.later(18).entities == garden.entities
+    assert garden.later(2).later(3).entities == garden.later(5).entities
+
+
+def test_flowers_stay_where_they_are_rooted_and_only_wilting_ones_droop() -> None:
+    garden = Garden(3)
+    for before, after in zip(garden.entities, garden.later(7).entities, strict=True):
+        assert (before.x_m, before.species, before.colour) == (
+            after.x_m,
+            after.species,
+            after.colour,
+        )
+        assert abs(after.head_x_m - after.x_m) < 0.45
+        if before.stage == "bloom" and after.stage == "wilting":
+            assert abs(after.tilt_deg) > abs(before.tilt_deg) + 30
+
+
+def test_another_hour_changes_the_light_alone() -> None:
+    garden, view = draw_view(2, size_px=64)
+    evening = garden.later(0, conditions=Conditions(sky="sunset"))
+    assert evening.entities == garden.entities
+    assert (evening.render(view) != garden.render(view)).mean() > 0.5
+    with pytest.raises(WorldError, match="garden is -1 days old"):
+        garden.later(-1)

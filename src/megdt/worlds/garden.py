@@ -7,8 +7,9 @@ the same scene in more detail.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +42,14 @@ _MIDDLE = {"single": (0, 1), "pair": (0, 2), "few": (2, 5), "many": (9, 14)}
 _FAR = {"single": 4, "pair": 5, "few": 10, "many": 34}
 
 # Stem height and head radius of a full-grown foreground flower, metres.
+_LIFE_DAYS = {"bud": 4.0, "bloom": 10.0, "wilting": 4.0}
+"""How long a flower is in each stage; then another of its kind comes up in its place."""
+
+_GROWN = {"bud": 0.8, "bloom": 1.0, "wilting": 0.82}
+"""Height of the stem as a share of the full-grown one's."""
+
+_WILTING_LEAN, _WILTING_TILT_DEG = 0.2, 38.0
+
 _STATURE = {
     "daisy": (1.25, 0.44),
     "tulip": (1.15, 0.40),
@@ -95,9 +104,11 @@ class Garden:
         conditions: Sky and weather; drawn from rng_seed when not given.
         plots: What dominates each stretch of PLOT_M metres, from the left and over again; drawn
             from rng_seed when not given.
+        age_days: How long ago it was laid out; flowers bloom, wilt and come up again meanwhile.
 
     Raises:
-        WorldError: If length_m is below one view, or a name is not one of `worlds.scene`.
+        WorldError: If length_m is below one view, age_days below 0, or a name is not one of
+            `worlds.scene`.
     """
 
     def __init__(
@@ -107,7 +118,10 @@ class Garden:
         length_m: float = 24.0,
         conditions: Conditions | None = None,
         plots: tuple[Plot, ...] | None = None,
+        age_days: float = 0.0,
     ) -> None:
+        if not 0 <= age_days < math.inf:
+            raise WorldError(f"garden is {age_days:g} days old; age_days begins at 0")
         if length_m < VIEW_EXTENT_M:
             raise WorldError(
                 f"garden is {length_m:g} m long, one view is {VIEW_EXTENT_M:g} m wide; "
@@ -118,6 +132,7 @@ class Garden:
         rng = np.random.default_rng((rng_seed, 1))
         drawn = _draw_conditions(rng, length_m)
         self.conditions = drawn if conditions is None else conditions
+        self.age_days = age_days
         self._plots = plots
         for plot in plots or ():
             _check_name(plot.species, SPECIES)
@@ -138,7 +153,28 @@ class Garden:
             if self._plots is not None:
                 plot = self._plots[index % len(self._plots)]
             found.extend(_plant(rng, plot, index * PLOT_M))
-        return tuple(found)
+        if self.age_days == 0:
+            return tuple(found)
+        rng = np.random.default_rng((self.rng_seed, 4))
+        passed = rng.uniform(size=len(found))
+        return tuple(
+            _live(entity, share, self.age_days) for entity, share in zip(found, passed, strict=True)
+        )
+
+    def later(self, days: float, conditions: Conditions | None = None) -> Garden:
+        """The same garden so many days on.
+
+        Args:
+            days: From now; each flower goes on through its life, at its own time.
+            conditions: Sky and weather then; as now when left out.
+        """
+        return Garden(
+            self.rng_seed,
+            length_m=self.length_m,
+            conditions=self.conditions if conditions is None else conditions,
+            plots=self._plots,
+            age_days=self.age_days + days,
+        )
 
     def render(self, view: View) -> NDArray[np.uint8]:
         """Draw what the camera sees.
@@ -261,10 +297,12 @@ def _grow(rng: np.random.Generator, kind: Plot, x: float, nearness: float) -> En
     # Perspective by hand: size and ground height grow with nearness, faster in front.
     scale = 0.13 + 0.87 * nearness**1.7
     height, radius = _STATURE[kind.species]
-    grown = {"bud": 0.8, "bloom": 1.0, "wilting": 0.82}[kind.stage]
+    grown = _GROWN[kind.stage]
     ground = HORIZON_M + 0.12 + 2.15 * nearness**1.6
     size = scale * rng.uniform(0.88, 1.12)
-    lean = rng.uniform(-0.16, 0.16) * size + (rng.choice((-1, 1)) * 0.2 * size if wilting else 0)
+    lean = rng.uniform(-0.16, 0.16) * size + (
+        rng.choice((-1, 1)) * _WILTING_LEAN * size if wilting else 0
+    )
     return Entity(
         species=kind.species,
         colour=kind.colour,
@@ -275,8 +313,44 @@ def _grow(rng: np.random.Generator, kind: Plot, x: float, nearness: float) -> En
         head_y_m=float(ground - height * size * grown),
         radius_m=float(radius * size),
         nearness=float(nearness),
-        tilt_deg=float(np.degrees(lean / size) * 0.5 + (np.sign(lean) * 38 if wilting else 0)),
+        tilt_deg=float(
+            np.degrees(lean / size) * 0.5 + (np.sign(lean) * _WILTING_TILT_DEG if wilting else 0)
+        ),
         turn_deg=float(rng.uniform(-15, 15)),
+    )
+
+
+def _live(entity: Entity, passed: float, days: float) -> Entity:
+    """A flower so many days on.
+
+    Args:
+        entity: As it was.
+        passed: Share of its stage that lay behind it then.
+        days: Since then.
+    """
+    place = STAGES.index(entity.stage)
+    days += passed * _LIFE_DAYS[entity.stage]
+    days %= sum(_LIFE_DAYS.values())
+    while days >= _LIFE_DAYS[STAGES[place]]:
+        days -= _LIFE_DAYS[STAGES[place]]
+        place = (place + 1) % len(STAGES)
+    stage = STAGES[place]
+    if stage == entity.stage:
+        return entity
+    height, radius = _STATURE[entity.species]
+    size = entity.radius_m / radius
+    # A wilting flower leans further to the side that it leans to; one that comes up again does not.
+    lean = entity.head_x_m - entity.x_m
+    to = np.sign(lean) or 1.0
+    droops = (stage == "wilting") - (entity.stage == "wilting")
+    return replace(
+        entity,
+        stage=stage,
+        head_x_m=float(entity.head_x_m + droops * to * _WILTING_LEAN * size),
+        head_y_m=float(entity.ground_y_m - height * size * _GROWN[stage]),
+        tilt_deg=float(
+            entity.tilt_deg + droops * to * (_WILTING_TILT_DEG + np.degrees(_WILTING_LEAN) * 0.5)
+        ),
     )
 
 
