@@ -74,6 +74,17 @@ class Judge:
             self.replicates[key] = kid_jackknife(rows["features"], reference)
         return self.replicates[key]
 
+    def _kid_on(self, key: Key, numbers: NDArray[Any]) -> NDArray[np.float64] | None:
+        """KID over some of the pictures: two schemes are compared on what both have."""
+        rows = self.table[key]
+        if len(numbers) == len(rows["number"]):
+            return self.kid(key)
+        if len(numbers) < FEWEST:
+            return None
+        features = rows["features"][np.isin(rows["number"], numbers)]
+        reference = np.stack([self.reference[n] for n in numbers.tolist()])
+        return kid_jackknife(features, reference)
+
     def point(self, key: Key) -> Point:
         """Means with intervals, distances between sets, costs."""
         rows = self.table[key]
@@ -109,12 +120,8 @@ class Judge:
             if len(pairs):
                 mean, half = mean_interval(pairs)
                 found |= {name: tidy(mean), f"{name}_95": tidy(half)}
-        a, b = self.kid(key), self.kid(other)
-        if (
-            a is not None
-            and b is not None
-            and len(both) == len(ours["number"]) == len(theirs["number"])
-        ):
+        a, b = (self._kid_on(k, both) for k in (key, other))
+        if a is not None and b is not None:
             value, half = jackknife_interval(a - b)
             found |= {"kid": tidy(value), "kid_95": tidy(half)}
         return found
