@@ -62,3 +62,33 @@ class PlainModels:
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return images[:, ::8, ::8, :1].transpose(0, 3, 1, 2).repeat(4, 1).astype(np.float32)
+
+    def edit(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        strength: float,
+        steps: int,
+        guidance_scale: float,
+        confidence: NDArray[np.float32] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        del steps, guidance_scale, progress
+        shape = latents.shape[1:]
+        drawn = [np.random.default_rng(s).standard_normal(shape) for s in rng_seeds]
+        anew = np.stack(drawn).astype(np.float32) + prompt_embeds[:, :1, None, None]
+        kept = latents if confidence is None else latents * confidence[:, None]
+        return ((1 - strength) * kept + strength * anew).astype(np.float32)
+
+    def fuse(
+        self,
+        latents: NDArray[np.float32],
+        confidence: NDArray[np.float32],
+        age_s: NDArray[np.float32],
+        noise_power: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        del age_s, noise_power
+        seen = confidence[:, :, None]
+        return (latents * seen).sum(1) / np.maximum(seen.sum(1), 1)

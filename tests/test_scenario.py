@@ -149,3 +149,28 @@ def test_a_rate_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(ScenarioError, match=words):
         choose_codec(PROMPT | {"plan": {"mechanism": mechanism}}, codec, rate)
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        (
+            {"request": {"prompt": "x", "size_px": "abc"}},
+            "size_px is 'abc', expected a whole number",
+        ),
+        ({"plan": 3}, "plan = 3, expected a table"),
+        ({"plan": {"mode": ["x"]}}, "mode is"),
+    ],
+)
+def test_a_rate_for_a_broken_scenario_is_an_error_of_one_line(
+    tables: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        choose_codec(tables, "seed", 0.1)
+
+
+def test_a_mechanism_that_sends_a_sketch_takes_its_rate() -> None:
+    tables = PROMPT | {"plan": {"mechanism": "es_to_ue_sketch"}}
+    assert choose_codec(tables, None, 0.02)["plan"]["sketch_bits"] == round(0.02 * 256**2)
+    tables = PROMPT | {"plan": {"mechanism": "preview_then_seed"}}
+    assert choose_codec(tables, "sketch", 0.02)["plan"]["mechanism"] == "preview_then_seed"

@@ -306,7 +306,8 @@ def transmit(
         settings,
         request={"prompt": picture.name, "size_px": size, "rng_seed": rng_seed},
         plan={"mode": mode},
-        defaults={"plan": {"mechanism": "ue_to_es"}},
+        # What is sent need not be a garden, which is all that the denoiser could draw anew.
+        defaults={"plan": {"mechanism": "ue_to_es", "restore": False}},
         codec=codec,
         rate=rate,
         link={

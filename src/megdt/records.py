@@ -56,9 +56,10 @@ Mode = Literal["fair", "paper"]
 """Which conventions hold: `fair` is complex baseband at unit power, Es/N0 per channel use; `paper`
 is real Gaussian noise relative to the mean square of the raw values, as in the paper's Fig. 6."""
 
-Kind = Literal["prompt", "prompt_embeds", "recipe", "seed", "sketch", "image"]
-"""What a feature is. A seed is a latent that crosses the air (never a random seed); a sketch is
-what a person can read of a picture; a recipe is a prompt with the rng_seed that it is drawn with."""
+Kind = Literal["prompt", "prompt_embeds", "recipe", "seed", "observation", "sketch", "image"]
+"""What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
+is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
+recipe is a prompt with the rng_seed that it is drawn with."""
 
 Style = Literal["edges", "layout", "thumbnail"]
 """What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
@@ -86,6 +87,8 @@ class Request:
     steps: int = 24
     """Denoising steps."""
     guidance_scale: float = 2.5
+    strength: float = 0.6
+    """How much of a picture that is given may be drawn anew: 0 nothing, 1 all of it."""
     rng_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,6 +110,7 @@ class Request:
             )
         _check_range("steps", self.steps, 1, MAX_STEPS)
         _check_range("guidance_scale", self.guidance_scale, 0, 30)
+        _check_range("strength", self.strength, 0, 1)
         _check_range("rng_seed", self.rng_seed, 0, 2**63 - 1)
 
 
@@ -121,12 +125,20 @@ class Feature:
 
     kind: Kind
     values: Any
-    """str for a prompt, else float32 or uint8 array: prompt_embeds [embedding], seed
-    [latent_channels, height, width], sketch and image [height, width, 3]."""
+    """str for a prompt, else float32 or uint8 array: prompt_embeds [embedding], seed and
+    observation [latent_channels, height, width], sketch and image [height, width, 3]."""
     noise_power: float = 0.0
     """Mean square of the noise that the air has left on the values, as the receiver knows it."""
     style: Style | None = None
     """Of a sketch that has crossed, as its packet says; None before, and for all else."""
+    confidence: NDArray[np.float32] | None = None
+    """Of what was sensed: 1 where it was seen, 0 where it was hidden, in latents; None for seen
+    everywhere. [height, width]"""
+    age_s: float = 0.0
+    """Of what was sensed: how long ago."""
+    redrawn_from: float = 0.0
+    """Noise level, 0 to 1, from which the receiver has drawn the values anew: the nearer to 1, the
+    more of them is likely and not sent."""
     whole: bool = True
     """False where only the start of a progressive packet came: coarser, and no checksum held."""
 
@@ -216,8 +228,11 @@ class Crossing:
     airtime_s: float
     latency_s: float
     radiated_j: float
-    radio_j: float
-    """Drawn by both radios, the radiated part included: amplifier, circuits, receiving, waiting."""
+    sender_j: float
+    """Drawn by the sender's radio, the radiated part included: amplifier, circuits, waiting for the
+    answer and taking it."""
+    receiver_j: float
+    """Drawn by the receiver's radio, its acknowledgements included."""
     start_s: float = 0.0
     """When it was handed to the link, on the clock that starts with the request."""
     end_s: float = 0.0
@@ -227,6 +242,11 @@ class Crossing:
     def channel_uses(self) -> int:
         """Complex channel uses, overhead included."""
         return self.uses.total
+
+    @property
+    def radio_j(self) -> float:
+        """Drawn by both radios."""
+        return self.sender_j + self.receiver_j
 
     @property
     def paper_bits(self) -> int:
@@ -271,9 +291,9 @@ class Ledger:
 
     crossings: tuple[Crossing, ...] = ()
     computations: tuple[Computation, ...] = ()
-    idle_j: float = 0.0
-    """Drawn by radios and processors of all sides while they waited, from the request until the
-    last stage was done. A radio that waits for its own packet is in the crossing's radio_j."""
+    waiting_j: Mapping[Side, float] = field(default_factory=dict)
+    """Drawn by each side's radio and processor while they waited, from the request until the last
+    stage was done. A radio that waits for its own packet is in the crossing's line."""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -301,10 +321,22 @@ class Ledger:
         return max((line.end_s for line in self.lines), default=0.0)
 
     @property
+    def idle_j(self) -> float:
+        """Drawn by all sides while they waited."""
+        return sum(self.waiting_j.values())
+
+    @property
     def energy_j(self) -> float:
         """Of radios and processors on all sides, at work and idle."""
         working = sum(c.radio_j for c in self.crossings)
         return working + sum(c.energy_j for c in self.computations) + self.idle_j
+
+    def energy_of(self, side: Side) -> float:
+        """Joules of one side's radio and processor, at work and idle."""
+        sent = sum(c.sender_j for c in self.crossings if c.from_side == side)
+        received = sum(c.receiver_j for c in self.crossings if c.to_side == side)
+        computed = sum(c.energy_j for c in self.computations if c.side == side)
+        return sent + received + computed + self.waiting_j.get(side, 0.0)
 
     def compute_s(self) -> dict[str, float]:
         """Seconds by side and stage, and by side and what was done to a feature that crossed."""

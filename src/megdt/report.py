@@ -54,11 +54,19 @@ def _measures(trial: Trial) -> dict[str, Any]:
         "duration_s": ledger.duration_s,
         "energy_j": ledger.energy_j,
         "idle_j": ledger.idle_j,
+        "energy_by_side_j": {side: ledger.energy_of(side) for side in ledger.waiting_j},
         "compute_s": ledger.compute_s(),
         "psnr_db": trial.psnr_db if finite else None,
+        "redrawn_from": max((f.redrawn_from for f in trial.result.arrived.values()), default=0.0),
+        "whole": all(f.whole for f in trial.result.arrived.values()),
         "ledger": {
             "crossings": [
-                asdict(c) | {"channel_uses": c.channel_uses, "paper_bits": c.paper_bits}
+                asdict(c)
+                | {
+                    "channel_uses": c.channel_uses,
+                    "paper_bits": c.paper_bits,
+                    "radio_j": c.radio_j,
+                }
                 for c in ledger.crossings
             ],
             "computations": [asdict(c) for c in ledger.computations],
@@ -116,7 +124,7 @@ def _verdict(trial: Trial) -> str:
     """One line: over which link, and how it came out."""
     ledger = trial.result.ledger
     return (
-        f"{describe_link(trial.scenario)}: {_quality(trial)}; "
+        f"{describe_link(trial.scenario)}: {_quality(trial)}{_caution(trial)}; "
         f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J ({ledger.idle_j:.2f} idle)"
     )
 
@@ -125,6 +133,24 @@ def _quality(trial: Trial) -> str:
     if trial.psnr_db is None:
         return {"late": "too late, no picture", "lost": "lost, no picture"}[trial.outcome]
     return f"PSNR {trial.psnr_db:.1f} dB" if np.isfinite(trial.psnr_db) else "no error"
+
+
+_INVENTED_FROM = 0.55
+"""Noise level above which species and colours are often not those that were sent (studies/fig6)."""
+
+
+def _caution(trial: Trial) -> str:
+    """What of the picture is not as it was sent, in words; empty where nothing is."""
+    came = trial.result.arrived.values()
+    level = max((f.redrawn_from for f in came), default=0.0)
+    words = []
+    if level:
+        words.append(f"drawn anew from noise level {level:.2f}")
+        if level > _INVENTED_FROM:
+            words.append("what it shows may be invented")
+    if not all(f.whole for f in came):
+        words.append("from the start of a packet, without its checksum")
+    return "".join(f", {w}" for w in words)
 
 
 def describe_link(scenario: Scenario) -> str:

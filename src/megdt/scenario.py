@@ -3,9 +3,9 @@
 A scenario has five tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
-    [request]  records.Request       prompt, size_px, steps, guidance_scale, rng_seed
+    [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
     [plan]     records.Plan          mechanism, mode, image_bits, seed_bits, sketch_bits
-    [codecs]   CODECS below          prompt, recipe, seed, sketch, image
+    [codecs]   CODECS below          prompt, recipe, seed, observation, sketch, image
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
@@ -32,10 +32,13 @@ from megdt.codecs.jscc import (
     MIN_COARSE_BITS,
     JsccSeedCodec,
     PlainSeedCodec,
+    check_peer,
     check_rate,
+    check_told,
     choose_share,
     map_size,
 )
+from megdt.codecs.observation import ObservationCodec
 from megdt.codecs.progressive import ProgressiveSeedCodec
 from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
@@ -50,9 +53,11 @@ from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,
     ES_TO_UE_SKETCH,
+    PARALLEL,
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
+    SEQUENTIAL,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
 )
@@ -71,6 +76,8 @@ MECHANISMS: dict[str, Mechanism] = {
         UE_TO_ES,
         UE_TO_ES_SKETCH,
         SEND_PICTURE,
+        SEQUENTIAL,
+        PARALLEL,
     )
 }
 
@@ -130,6 +137,8 @@ def hybrid_codec(
     snr_db, shape = told_snr_db(plan, link), seed_shape(request)
     assert isinstance(link, RadioLink)  # the paper's tells no SNR
     check_rate(plan.symbol_rate)
+    check_told(snr_db)
+    check_peer(plan.jscc_sha256)
     if share is None:
         share = choose_share(snr_db, plan.symbol_rate)
         if share is None:
@@ -164,6 +173,12 @@ def _air_of(request: Request, plan: Plan, kind: Kind) -> np.random.Generator:
     return np.random.default_rng(request.rng_seed)  # it does not cross: nothing will be sent
 
 
+def _observation_codec(name: str) -> CodecFactory:
+    return lambda request, plan, link: ObservationCodec(
+        seed=CODECS["seed"][name](request, plan, link)
+    )
+
+
 CODECS: dict[Kind, dict[str, CodecFactory]] = {
     "prompt": {"text": lambda request, plan, link: TextCodec()},
     "recipe": {"text": lambda request, plan, link: RecipeCodec()},
@@ -186,6 +201,9 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
         "jscc": jscc_codec,
         "hybrid": hybrid_codec,
     },
+    "observation": {
+        name: _observation_codec(name) for name in ("progressive", "int8", "float16", "float32")
+    },
     "sketch": {
         "edges": _sketch_codec("edges"),
         "layout": _sketch_codec("layout"),
@@ -206,6 +224,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "prompt": "text",
         "recipe": "text",
         "seed": "int8",
+        "observation": "int8",
         "sketch": "thumbnail",
         "image": "webp",
     },
@@ -213,6 +232,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "prompt": "text",
         "recipe": "text",
         "seed": "analog",
+        "observation": "int8",
         "sketch": "thumbnail",
         "image": "analog",
     },
@@ -351,11 +371,15 @@ def choose_codec(
     Raises:
         ScenarioError: If the codec has no rate, or the mechanism sends neither seed nor sketch.
     """
+    parse_scenario({**tables, "request": {"prompt": "?", **_table(tables, "request", "scenario")}})
     changed = {name: dict(table) for name, table in tables.items()}
     plan, codecs = changed.setdefault("plan", {}), changed.setdefault("codecs", {})
     mechanism = plan.get("mechanism", Plan.mechanism)
+    known = ("seed", "sketch", *CODECS["seed"])
+    if codec is not None:
+        _reject_choice(codec, known, "codec")
     if codec == "sketch":
-        if mechanism not in (*SKETCHING, *SKETCHING.values()):
+        if mechanism not in (*SKETCHING, *SKETCHING.values(), PREVIEW_THEN_SEED.name):
             raise ScenarioError(
                 f"mechanism is {mechanism!r}, which sends no sketch; leave it out, or take "
                 f"{' or '.join(SKETCHING.values())}"
@@ -367,7 +391,8 @@ def choose_codec(
         return changed
     mode: Mode = plan.get("mode", Plan.mode)
     default = DEFAULT_CODECS.get(mode, {}).get("seed")
-    crossing = "sketch" if codec == "sketch" else codecs.get("seed", default)
+    sketching = codec == "sketch" or (codec is None and mechanism in SKETCHING.values())
+    crossing = "sketch" if sketching else codecs.get("seed", default)
     pixels = changed.get("request", {}).get("size_px", Request.size_px) ** 2
     if crossing in ("progressive", "sketch"):
         low, high = RATE_RANGES[crossing]
@@ -378,6 +403,7 @@ def choose_codec(
             )
         plan["seed_bits" if crossing == "progressive" else "sketch_bits"] = round(rate * pixels)
     elif crossing in ("jscc", "hybrid"):
+        check_rate(rate)
         plan["symbol_rate"] = rate
     else:
         raise ScenarioError(
@@ -386,7 +412,7 @@ def choose_codec(
     return changed
 
 
-RATE_RANGES = {"progressive": (0.005, 1.0), "sketch": (0.005, 0.06)}
+RATE_RANGES = {"progressive": (0.005, 1.0), "sketch": (0.008, 0.06)}
 """Bits a pixel that make sense: below, nothing is left; above, other codecs serve better."""
 
 

@@ -25,6 +25,7 @@ from megdt.mechanisms.single_user import (
     UE_TO_ES,
     UE_TO_ES_SKETCH,
     draw,
+    fuse,
     redraw,
 )
 from megdt.mechanisms.stages import Job
@@ -144,17 +145,25 @@ def transmit(
 
 
 def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
-    """Run a scenario once, whatever it takes: where a UE senses, it sees a view of the garden."""
+    """Run a scenario once, whatever it takes: a UE that senses sees a view of the garden, and an ES
+    that remembers has seen it three days before.
+    """
     from megdt.models.bundle import GENERATING
 
     _load(scenario, bundle, GENERATING)
     request = scenario.request
     features = {}
-    if any(stage.name == "sense" for stage in MECHANISMS[scenario.plan.mechanism].stages):
+    stages = {stage.name for stage in MECHANISMS[scenario.plan.mechanism].stages}
+    if stages & {"sense", "remember"}:
         from megdt.worlds.garden import draw_view
 
         garden, view = draw_view(request.rng_seed, size_px=request.size_px)
-        features["sense"] = Feature(kind="image", values=garden.render(view))
+        before, now = garden.render(view), garden.later(3).render(view)
+        seen = {
+            "sense": Feature(kind="image", values=now),
+            "remember": Feature(kind="image", values=before, age_s=3 * 86_400.0),
+        }
+        features = {name: feature for name, feature in seen.items() if name in stages}
     return scenario.run(bundle, done=Part(features=features))
 
 
@@ -162,8 +171,11 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
     """Get models and codecs ready before anything runs, so that no stage is charged for it."""
     bundle.load(*names)
     mechanism = MECHANISMS[scenario.plan.mechanism]
-    if any(stage.run is redraw for stage in mechanism.stages):
+    runs = {stage.run for stage in mechanism.stages}
+    if redraw in runs:
         bundle.load("denoiser", "sketch_adapter")
+    if fuse in runs:
+        bundle.load("gate")
     crossing = {edge.source.makes for edge in mechanism.edges}
     rng = np.random.default_rng(0)
     size = scenario.request.size_px
@@ -171,6 +183,7 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         "seed": rng.standard_normal(seed_shape(scenario.request)).astype(np.float32),
         "sketch": np.zeros((size, size, 3), np.uint8),
     }
+    samples["observation"] = samples["seed"]
     for kind, values in samples.items():
         if kind in crossing:
             # Once in vain: they read their networks, or compile what they are made of.

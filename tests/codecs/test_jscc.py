@@ -188,7 +188,7 @@ def test_a_peer_with_other_networks_is_refused() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(CodecError, match=r"symbol_rate is 0\.05, the code goes from 0\.125 to 1"):
+    with pytest.raises(CodecError, match=r"is 0\.05, the code goes from 0\.125 to 1"):
         check_rate(0.05)
     with pytest.raises(CodecError, match="maps is 0 and coarse_bits 0"):
         JsccSeedCodec(shape=SHAPE, snr_db=0, maps=0)
@@ -215,6 +215,28 @@ def test_damaged_hybrid_packets_never_crash(payload: bytes, count: int) -> None:
         return
     assert got.values.shape == (4, 8, 8)
     assert np.isfinite(got.values).all()
+
+
+def test_what_is_drawn_anew_is_said_to_be(seeds: list[Feature]) -> None:
+    """From the level that the noise is in diffusion's terms; nothing where nothing was drawn."""
+    for snr_db, level in ((-20, 10 / 11), (0, 0.5), (25, 0.0)):
+        codec = PlainSeedCodec(shape=SHAPE)
+        delivery = RadioLink(snr_db=snr_db).send(codec.encode(seeds[0]), np.random.default_rng(0))
+        assert codec.decode(delivery).redrawn_from == pytest.approx(level, abs=0.03)
+        assert PlainSeedCodec(shape=SHAPE, restore=False).decode(delivery).redrawn_from == 0
+    learned = JsccSeedCodec(shape=SHAPE, snr_db=-10)
+    delivery = RadioLink(snr_db=-10).send(learned.encode(seeds[0]), np.random.default_rng(0))
+    assert learned.decode(delivery).redrawn_from == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_what_the_hybrid_is_told_is_checked_whatever_it_chooses(rate: float) -> None:
+    for plan, words in (
+        (Plan(symbol_rate=rate, jscc_sha256="abc"), "the other end's joint code is abc"),
+        (Plan(symbol_rate=rate, told_snr_db=float("nan")), "snr_db is nan"),
+    ):
+        with pytest.raises(CodecError, match=words):
+            hybrid_codec(Request(prompt="x"), plan, RadioLink(snr_db=20))
 
 
 def test_choices_keep_within_what_may_be_spent() -> None:

@@ -95,6 +95,7 @@ def test_every_codec_of_the_command_line_sends_a_picture(tmp_path: Path) -> None
         if codec in ("seed", "sketch"):
             assert 0.5 * float(rate) < sent["bits"] / 256**2 <= float(rate)
         else:
+            assert found["redrawn_from"] == pytest.approx(0.4)  # at 0 dB learned symbols are mended
             assert sum(sent["uses"].values()) <= 1.03 * float(rate) * 2520
     with Image.open(tmp_path / "sketch-sketch.png") as picture:
         assert picture.size == (256, 256)
@@ -127,7 +128,7 @@ def test_the_summary_says_where_the_picture_is(tmp_path: Path) -> None:
         (("generate", "x", "--size", "4096"), "size_px is 4096, it goes from 256 to 1024"),
         (("generate", "x", "--snr-db", "loud"), "Invalid value for '--snr-db'"),
         (("generate", "x", "--snr-db", "nan"), "snr_db is nan"),
-        (("generate", "x", "--codec", "jpeg"), "seed is 'jpeg', known: float32, float16"),
+        (("generate", "x", "--codec", "jpeg"), "codec is 'jpeg', known: seed, sketch, float32"),
         (("generate", "x", "--set", "link.bandwith_hz=1"), "has no key 'bandwith_hz'"),
         (("generate", "x", "--scenario", "none.toml"), "cannot read scenario none.toml"),
         (("generate", "x", "--out", "none/a.png"), "output folder none does not exist"),

@@ -36,7 +36,7 @@ def crossed(source: str, sides: tuple[Side, Side], airtime_s: float, latency_s: 
     return Crossing(
         source=source, target="", from_side=sides[0], to_side=sides[1], kind="image", codec="",
         values=0, bits=0, uses=Uses(), airtime_s=airtime_s, latency_s=latency_s, radiated_j=0.0,
-        radio_j=0.0,
+        sender_j=0.0, receiver_j=0.0,
     )  # fmt: skip
 
 
@@ -128,6 +128,7 @@ def test_waiting_draws_idle_power_once() -> None:
     )
     assert ledger.idle_j == pytest.approx(expected)
     assert ledger.energy_j == pytest.approx(expected)
+    assert ledger.energy_of(UE2) == pytest.approx(PHONE.compute_idle_j(3) + PHONE.radio_idle_j(3))
 
 
 def test_times_are_laid_out_anew() -> None:

@@ -49,6 +49,7 @@ def test_every_stage_and_every_crossing_is_in_the_ledger(models: PlainModels) ->
     ledger = result.ledger
     energies = [c.radio_j for c in ledger.crossings] + [c.energy_j for c in ledger.computations]
     assert ledger.energy_j == pytest.approx(sum(energies) + ledger.idle_j)
+    assert ledger.energy_j == pytest.approx(sum(ledger.energy_of(side) for side in DEVICES))
     # In a chain one thing follows the other; what a side does not do, it waits.
     spent = sum(c.seconds for c in ledger.computations) + sum(c.latency_s for c in ledger.crossings)
     assert ledger.duration_s == pytest.approx(spent)

@@ -69,10 +69,7 @@ class JsccSeedCodec:
     peer_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.snr_db):
-            raise CodecError(
-                f"snr_db is {self.snr_db}, a code is told a finite one; give -20 to 40"
-            )
+        check_told(self.snr_db)
         if not 0 <= self.maps <= MAPS or (self.maps == 0 and self.coarse_bits == 0):
             raise CodecError(
                 f"maps is {self.maps} and coarse_bits {self.coarse_bits}, a seed has {MAPS} maps; "
@@ -136,14 +133,15 @@ class JsccSeedCodec:
             maps=self.maps,
             coarse_bits=8 * len(delivery.payload),
         )
-        if self.restore and (level := restoration_level(self._told_db)):
+        level = restoration_level(self._told_db) if self.restore else 0.0
+        if level:
             rng = np.random.default_rng(self.rng_seed)
             blurred = latent + level / (1 - level) * rng.standard_normal(latent.shape)
             latent = _networks().refine(
                 blurred.astype(np.float32), (level / (1 - level)) ** 2, steps=RESTORATION_STEPS
             )
             noise_power = 0.0
-        return Feature(kind="seed", values=latent, noise_power=noise_power)
+        return Feature(kind="seed", values=latent, noise_power=noise_power, redrawn_from=level)
 
     @property
     def flops(self) -> float:
@@ -215,8 +213,10 @@ class PlainSeedCodec:
         if not self.restore or got.noise_power < 10 ** (-PLAIN_BELOW_DB / 10):
             return got
         latent = _networks().refine(got.values, got.noise_power, steps=PLAIN_STEPS)
-        left = got.noise_power if latent is got.values else 0.0
-        return Feature(kind="seed", values=latent, noise_power=left)
+        if latent is got.values:
+            return got
+        deviation = float(np.sqrt(got.noise_power))
+        return Feature(kind="seed", values=latent, redrawn_from=deviation / (1 + deviation))
 
 
 def map_size(shape: tuple[int, int, int]) -> int:
@@ -225,12 +225,18 @@ def map_size(shape: tuple[int, int, int]) -> int:
     return -(-height // 2) * -(-width // 2)
 
 
+def check_told(snr_db: float) -> None:
+    """Raise a CodecError for an SNR that says nothing."""
+    if not np.isfinite(snr_db):
+        raise CodecError(f"snr_db is {snr_db}, a code is told a finite one; give -20 to 40")
+
+
 def check_rate(rate: float) -> None:
     """Raise a CodecError for a share of the analog seed's channel uses that is out of RATES."""
     low, high = RATES
     if not low <= rate <= high:
         raise CodecError(
-            f"symbol_rate is {rate:g}, the code goes from {low:g} to {high:g} of the analog seed's "
+            f"rate (plan.symbol_rate) is {rate:g}, the code goes from {low:g} to {high:g} of the analog seed's "
             "channel uses; choose one in between"
         )
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -216,7 +216,6 @@ class AdaptationState:
     settings: LinkAdaptation
     offset_db: float = 0.0
     """What the outer loop adds to the reported SNR."""
-    _thresholds: dict[tuple[int, bool], list[float]] = field(default_factory=dict)
 
     def report(self, snr: NDArray[np.floating[Any]], resource_elements: int) -> int:
         """The CQI that the receiver sends back: 0 (nothing fits) to 15, four bits.
@@ -265,21 +264,22 @@ class AdaptationState:
         self.offset_db += step * target / (1 - target) if acknowledged else -step
         self.offset_db = min(max(self.offset_db, -20.0), 20.0)
 
-    def _thresholds_db(self, resource_elements: int, *, cqi: bool) -> list[float]:
+    def _thresholds_db(self, resource_elements: int, *, cqi: bool) -> tuple[float, ...]:
         """SNR that each row of a table needs for the target, for blocks of this size."""
-        key = (resource_elements, cqi)
-        if key not in self._thresholds:
-            tables = CQI_TABLES if cqi else MCS_TABLES
-            found = []
-            for mcs in tables[self.settings.mcs_table]:
-                blocks = layout(transport_block_bits(resource_elements, mcs), mcs.code_rate)
-                found.append(
-                    required_snr_db(
-                        mcs,
-                        self.settings.bler_target,
-                        code_block_bits=blocks.block_bits,
-                        code_blocks=blocks.blocks,
-                    )
-                )
-            self._thresholds[key] = list(np.maximum.accumulate(found))
-        return self._thresholds[key]
+        settings = self.settings
+        return _thresholds_db(settings.mcs_table, cqi, settings.bler_target, resource_elements)
+
+
+@lru_cache(4096)
+def _thresholds_db(
+    table: int, cqi: bool, target: float, resource_elements: int
+) -> tuple[float, ...]:
+    found = []
+    for mcs in (CQI_TABLES if cqi else MCS_TABLES)[table]:
+        blocks = layout(transport_block_bits(resource_elements, mcs), mcs.code_rate)
+        found.append(
+            required_snr_db(
+                mcs, target, code_block_bits=blocks.block_bits, code_blocks=blocks.blocks
+            )
+        )
+    return tuple(np.maximum.accumulate(found).tolist())

@@ -91,12 +91,14 @@ class Execution:
         delivery = link.send(packet, air_rng(self.request, source.side, target.side, edge.number))
         sender, taker = self.devices[source.side], self.devices[target.side]
         waiting_s = max(delivery.latency_s - delivery.airtime_s - delivery.feedback_s, 0.0)
-        radio_j = (
+        sender_j = (
             sender.transmit_j(delivery.airtime_s, delivery.radiated_j)
-            + taker.receive_j(delivery.airtime_s)
-            + taker.transmit_j(delivery.feedback_s, delivery.feedback_radiated_j)
             + sender.receive_j(delivery.feedback_s)
             + sender.radio_idle_j(waiting_s)
+        )
+        receiver_j = (
+            taker.receive_j(delivery.airtime_s)
+            + taker.transmit_j(delivery.feedback_s, delivery.feedback_radiated_j)
             + taker.radio_idle_j(waiting_s)
         )
         crossing = Crossing(
@@ -116,9 +118,34 @@ class Execution:
             airtime_s=delivery.airtime_s,
             latency_s=delivery.latency_s,
             radiated_j=delivery.radiated_j,
-            radio_j=radio_j,
+            sender_j=sender_j,
+            receiver_j=receiver_j,
         )
         return delivery, [encoded, crossing]
+
+    def echo(self, edge: Edge, taker: Stage, feature: Feature) -> tuple[Feature, list[Line]]:
+        """What the other side has of a feature if nothing happens to it on the air.
+
+        Args:
+            edge: By which it is sent.
+            taker: The stage on its own side that takes it like that.
+            feature: As it was made.
+
+        Raises:
+            MechanismError: If its codec sends symbols, of which no two receivers have the same.
+        """
+        packet = self._codec(edge).encode(copy.deepcopy(feature))
+        if packet.symbols is not None:
+            raise MechanismError(
+                f"{feature.kind} of {edge.source.name} ({edge.source.side}) is taken as sent, and "
+                f"codec {self.codecs[feature.kind]!r} sends symbols, which arrive as the air leaves "
+                "them; take a codec of bits"
+            )
+        receiver = self._codec(edge)
+        with _Watch(receiver) as watch:
+            echoed = receiver.decode(Delivery(payload=bytes(packet.payload)))
+        task = f"decode {feature.kind}"
+        return echoed, [self._charge(taker, task, taker.side, watch, source=edge.source.name)]
 
     def receive(self, edge: Edge, delivery: Delivery) -> tuple[Feature, list[Line]]:
         """Decode what has been delivered."""
@@ -213,7 +240,7 @@ class Progress:
 
     def inputs(self, stage: Stage) -> list[Feature | None] | None:
         """What a stage takes; None where it cannot go on, and then it is missing too."""
-        by_name = {s.name: s for s in self.execution.mechanism.stages}
+        by_name = self.execution.mechanism.by_name
         found: list[Feature | None] = []
         for name in stage.inputs:
             here = by_name[name].side == stage.side
@@ -222,6 +249,10 @@ class Progress:
             if feature is None and name not in stage.optional:
                 self.missing[stage.name] = self.missing[key]
                 return None
+            if feature is not None and name in stage.as_sent:
+                edge = self.execution.mechanism.echo(stage, name)
+                feature, lines = self.execution.echo(edge, stage, feature)
+                self.lines.setdefault(stage.name, []).extend(lines)
             found.append(feature)
         return found
 
@@ -229,7 +260,8 @@ class Progress:
         """Run a stage whose inputs are known, if it has what it needs."""
         inputs = self.inputs(stage)
         if inputs is not None:
-            self.features[stage.name], self.lines[stage.name] = self.execution.run(stage, inputs)
+            self.features[stage.name], lines = self.execution.run(stage, inputs)
+            self.lines.setdefault(stage.name, []).extend(lines)
 
     def send(self, edge: Edge) -> Delivery | None:
         """Give an edge's feature to the link, if it was made."""

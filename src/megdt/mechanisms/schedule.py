@@ -44,20 +44,24 @@ def make_ledger(
     crossings = tuple(line for line in every if isinstance(line, Crossing))
     computations = tuple(line for line in every if isinstance(line, Computation))
     ledger = Ledger(crossings=crossings, computations=computations)
-    return replace(ledger, idle_j=_idle_j(ledger, devices))
+    return replace(ledger, waiting_j=_waiting_j(ledger, devices))
 
 
-def _idle_j(ledger: Ledger, devices: Mapping[Side, DeviceProfile]) -> float:
-    """What all sides draw while they do nothing, until everything is done."""
-    total = 0.0
-    for side, device in devices.items():
-        busy = sum(c.seconds for c in ledger.computations if c.side == side)
-        on_air = [
-            (c.start_s, c.end_s) for c in ledger.crossings if side in (c.from_side, c.to_side)
-        ]
-        total += device.compute_idle_j(max(ledger.duration_s - busy, 0.0))
-        total += device.radio_idle_j(max(ledger.duration_s - _union_s(on_air), 0.0))
-    return total
+def _waiting_j(ledger: Ledger, devices: Mapping[Side, DeviceProfile]) -> dict[Side, float]:
+    """What each side draws while it does nothing, until everything is done."""
+    busy_s = dict.fromkeys(devices, 0.0)
+    on_air: dict[Side, list[tuple[float, float]]] = {side: [] for side in devices}
+    for computation in ledger.computations:
+        busy_s[computation.side] += computation.seconds
+    for crossing in ledger.crossings:
+        for side in (crossing.from_side, crossing.to_side):
+            on_air[side].append((crossing.start_s, crossing.end_s))
+    until = ledger.duration_s
+    return {
+        side: device.compute_idle_j(max(until - busy_s[side], 0.0))
+        + device.radio_idle_j(max(until - _union_s(on_air[side]), 0.0))
+        for side, device in devices.items()
+    }
 
 
 def _union_s(spans: Sequence[tuple[float, float]]) -> float:
@@ -105,9 +109,9 @@ class _Clock:
         return self.timed
 
     def _stage(self, stage: Stage) -> Process:
-        sides = {s.name: s.side for s in self.mechanism.stages}
         for name in stage.inputs:
-            yield self.ready[name if sides[name] == stage.side else (name, stage.side)]
+            here = self.mechanism.by_name[name].side == stage.side
+            yield self.ready[name if here else (name, stage.side)]
         for line in self.lines.get(stage.name, ()):
             yield from self._compute(stage.name, line)
 

@@ -97,26 +97,24 @@ def _take_over(made: Progress, done: Part) -> None:
     for line in sorted(done.ledger.lines, key=_rank):
         key: object = line.stage if isinstance(line, Computation) else (line.source, line.to_side)
         if isinstance(line, Computation) and line.source is not None:
-            key = line.source, sides[line.stage]
+            side = sides[line.stage]
+            key = line.stage if sides[line.source] == side else (line.source, side)
         made.lines.setdefault(key, []).append(line)
 
 
 def _rank(line: Line) -> int:
-    """What crosses is encoded, sent, decoded."""
+    """What crosses is encoded, sent, decoded; then a stage runs."""
     if isinstance(line, Crossing):
         return 1
-    return 0 if line.task.startswith("encode") else 2
+    return {"encode": 0, "decode": 2}.get(line.task.split()[0], 3)
 
 
 def _needed(made: Progress, step: Stage | Edge) -> bool:
     """Whether a stage or an edge is yet to be done: the latter, if a stage is that takes it."""
     if isinstance(step, Stage):
         return step.name not in made.features
-    name, side = step.key
-    return step.key not in made.arrived and any(
-        s.side == side and name in s.inputs and s.name not in made.features
-        for s in made.execution.mechanism.stages
-    )
+    takers = made.execution.mechanism.takers[step.key]
+    return step.key not in made.arrived and any(s.name not in made.features for s in takers)
 
 
 def _do(made: Progress, step: Stage | Edge) -> None:
@@ -151,5 +149,5 @@ def _needs(made: Progress, step: Stage | Edge) -> set[object]:
     """Keys of what has to be over before this can begin."""
     if isinstance(step, Edge):
         return {step.source.name}
-    sides = {stage.name: stage.side for stage in made.execution.mechanism.stages}
-    return {n if sides[n] == step.side else (n, step.side) for n in step.inputs}
+    by_name = made.execution.mechanism.by_name
+    return {n if by_name[n].side == step.side else (n, step.side) for n in step.inputs}

@@ -67,6 +67,12 @@ def redraw(job: Job, sketch: Feature, prompt: Feature | None = None) -> Feature:
     return Feature(kind="seed", values=latents[0])
 
 
+def first(job: Job, feature: Feature, *awaited: Feature) -> Feature:
+    """A feature as it is, once others have been made: what crosses after them is not before them."""
+    del job, awaited
+    return feature
+
+
 def ask_recipe(job: Job) -> Feature:
     """Prompt and rng_seed: all that it takes to draw the picture."""
     return Feature(kind="recipe", values=(job.request.prompt, job.request.rng_seed))
@@ -91,6 +97,61 @@ def sense(job: Job) -> Feature:
 def encode(job: Job, image: Feature) -> Feature:
     """Picture to latent."""
     return Feature(kind="seed", values=job.models.encode(image.values[None])[0])
+
+
+def observe(job: Job, image: Feature) -> Feature:
+    """Picture to latent, with where and how long ago it was seen."""
+    latent = job.models.encode(image.values[None])[0]
+    return replace(image, kind="observation", values=latent)
+
+
+def remember(job: Job) -> Feature:
+    """What the ES has of the view: its feature is given, nothing is run."""
+    raise MechanismError(
+        f"the ES was given nothing to remember (the prompt is {job.request.prompt!r}); pass the "
+        "replica's picture as the done feature of stage remember"
+    )
+
+
+def edit(job: Job, seed: Feature, prompt_embeds: Feature) -> Feature:
+    """Latent to latent: what was hidden is drawn, the rest as far as the request's strength goes."""
+    request = job.request
+    where = seed.confidence
+    latents = job.models.edit(
+        seed.values[None],
+        prompt_embeds.values[None],
+        [request.rng_seed],
+        strength=request.strength,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        confidence=None if where is None else where[None],
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
+def fuse(job: Job, *observations: Feature | None) -> Feature:
+    """All sides' observations to one seed, by the gate; with those alone that are there.
+
+    Raises:
+        MechanismError: If none is there, or their shapes differ.
+    """
+    there = [o for o in observations if o is not None]
+    if len({o.values.shape for o in there}) != 1:
+        shapes = ", ".join(str(o.values.shape) for o in there) or "nothing"
+        raise MechanismError(
+            f"the gate on {job.side} was given {shapes}; it fuses observations of one shape, of the "
+            "same bundle and view"
+        )
+    size = there[0].values.shape[1:]
+    seen = [np.ones(size, np.float32) if o.confidence is None else o.confidence for o in there]
+    fused = job.models.fuse(
+        np.stack([o.values for o in there])[None],
+        np.stack(seen)[None],
+        np.array([[o.age_s for o in there]], np.float32),
+        np.array([[o.noise_power for o in there]], np.float32),
+    )
+    return Feature(kind="seed", values=fused[0], confidence=np.max(seen, axis=0))
 
 
 def show(job: Job, image: Feature) -> Feature:
@@ -174,7 +235,8 @@ PREVIEW_THEN_SEED = Mechanism(
     stages=(
         *_SKETCHING,
         Stage(name="preview", side=Side.UE, inputs=("redraw",), makes="image", run=decode),
-        Stage(name="decode", side=Side.UE, inputs=("denoise",), makes="image", run=decode),
+        Stage(name="refine", side=Side.ES, inputs=("denoise", "sketch"), makes="seed", run=first),
+        Stage(name="decode", side=Side.UE, inputs=("refine",), makes="image", run=decode),
     ),
 )
 
@@ -188,3 +250,40 @@ UE_TO_ES_SKETCH = Mechanism(
         Stage(name="decode", side=Side.ES, inputs=("redraw",), makes="image", run=decode),
     ),
 )
+
+SEQUENTIAL = Mechanism(
+    name="sequential",
+    about="SEU (section II-C1): what the UE senses goes up, the ES edits it as the prompt says and keeps it, and the seed of that comes down.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="observe", side=Side.UE, inputs=("sense",), makes="observation", run=observe),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="edit", side=Side.ES, inputs=("observe", "embed"), makes="seed", run=edit),
+        Stage(name="replica", side=Side.ES, inputs=("edit",), makes="image", run=decode),
+        Stage(name="decode", side=Side.UE, inputs=("edit",), makes="image", run=decode),
+    ),
+)
+
+_BOTH = ("observe", "recall")
+PARALLEL = Mechanism(
+    name="parallel",
+    about="PEU (section II-C1): UE and ES encode and send what they have at once; a copy of the gate on each fuses both, and both decode. The UE shows its own view until the ES's comes.",
+    stages=(
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="remember", side=Side.ES, makes="image", run=remember),
+        Stage(name="observe", side=Side.UE, inputs=("sense",), makes="observation", run=observe),
+        Stage(name="recall", side=Side.ES, inputs=("remember",), makes="observation", run=observe),
+        Stage(
+            name="gate_es", side=Side.ES, inputs=_BOTH, optional=("observe",), as_sent=("recall",),
+            makes="seed", run=fuse,
+        ),
+        Stage(
+            name="gate", side=Side.UE, inputs=_BOTH, optional=("recall",), as_sent=("observe",),
+            makes="seed", run=fuse,
+        ),
+        Stage(name="first", side=Side.UE, inputs=("observe",), makes="image", run=decode),
+        Stage(name="replica", side=Side.ES, inputs=("gate_es",), makes="image", run=decode),
+        Stage(name="decode", side=Side.UE, inputs=("gate",), makes="image", run=decode),
+    ),
+)  # fmt: skip

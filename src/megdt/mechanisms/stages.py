@@ -57,6 +57,31 @@ class Models(Protocol):
         """[batch, latent_channels, height, width]"""
         ...
 
+    def edit(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        strength: float,
+        steps: int,
+        guidance_scale: float,
+        confidence: NDArray[np.float32] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """[batch, latent_channels, height, width]"""
+        ...
+
+    def fuse(
+        self,
+        latents: NDArray[np.float32],
+        confidence: NDArray[np.float32],
+        age_s: NDArray[np.float32],
+        noise_power: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """[batch, latent_channels, height, width]"""
+        ...
+
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
     ) -> NDArray[np.uint8]:
@@ -89,6 +114,8 @@ class Stage:
         inputs: Names of earlier stages, in the order `run` takes their features.
         optional: Those of the inputs that it can go on without: `run` takes None for one that was
             late or lost. It waits until that is known.
+        as_sent: Those of its own side's inputs that it takes as the other sides receive them, with
+            what the codec takes away: so that copies of a stage on several sides work on the same.
         makes: Kind of the feature it returns.
         run: The work itself: (job, *input features) to a feature.
 
@@ -100,6 +127,7 @@ class Stage:
     side: Side
     inputs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    as_sent: tuple[str, ...] = ()
     makes: Kind
     run: Callable[..., Feature]
 
@@ -109,12 +137,13 @@ class Stage:
                 f"stage {self.name!r} has side {self.side!r}; say where it runs: Side.ES, Side.UE "
                 "or Side.ue(number)"
             )
-        for name in self.optional:
-            if name not in self.inputs:
-                raise MechanismError(
-                    f"stage {self.name!r} ({self.side}) can go on without {name!r}, which is no "
-                    f"input of it; its inputs: {', '.join(self.inputs) or 'none'}"
-                )
+        for names, what in ((self.optional, "can go on without"), (self.as_sent, "takes as sent")):
+            for name in names:
+                if name not in self.inputs:
+                    raise MechanismError(
+                        f"stage {self.name!r} ({self.side}) {what} {name!r}, which is no input of "
+                        f"it; its inputs: {', '.join(self.inputs) or 'none'}"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +201,28 @@ class Mechanism:
                         f"{', '.join(sorted(seen)) or 'none'}"
                     )
             seen.add(stage.name)
+        for stage in self.stages:
+            for name in stage.as_sent:
+                self.echo(stage, name)
         if not self.stages or self.stages[-1].makes != "image":
             raise MechanismError(
                 f"{self.name} does not end in an image; its last stage must make one"
             )
+
+    @cached_property
+    def by_name(self) -> dict[str, Stage]:
+        """The stages."""
+        return {stage.name: stage for stage in self.stages}
+
+    @cached_property
+    def takers(self) -> dict[tuple[str, Side], tuple[Stage, ...]]:
+        """By what goes where: the stages on that side that take it."""
+        found: dict[tuple[str, Side], list[Stage]] = {edge.key: [] for edge in self.edges}
+        for stage in self.stages:
+            for name in stage.inputs:
+                if (name, stage.side) in found:
+                    found[name, stage.side].append(stage)
+        return {key: tuple(stages) for key, stages in found.items()}
 
     @cached_property
     def sides(self) -> tuple[Side, ...]:
@@ -185,12 +232,11 @@ class Mechanism:
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """All that crosses, in the order in which the stages need it."""
-        by_name = {stage.name: stage for stage in self.stages}
         found: dict[tuple[str, Side], Edge] = {}
         numbers: Counter[Side] = Counter()
         for stage in self.stages:
             for name in stage.inputs:
-                source = by_name[name]
+                source = self.by_name[name]
                 if source.side == stage.side or (name, stage.side) in found:
                     continue
                 number = numbers[source.side]
@@ -198,10 +244,30 @@ class Mechanism:
                 found[name, stage.side] = Edge(source=source, target=stage, number=number)
         return tuple(found.values())
 
+    def echo(self, stage: Stage, name: str) -> Edge:
+        """The edge by which a stage's own side sends what the stage takes as sent."""
+        for edge in self.edges:
+            if edge.source.name == name and edge.source.side == stage.side:
+                return edge
+        raise MechanismError(
+            f"stage {stage.name!r} ({stage.side}) of {self.name} takes {name!r} as sent, and it is "
+            "sent to no other side"
+        )
+
     @cached_property
     def steps(self) -> tuple[Stage | Edge, ...]:
         """Stages and edges in an order in which each comes after what it needs."""
         before: dict[str, list[Edge]] = {}
+        placed: set[tuple[str, Side]] = set()
+        to: dict[str, list[Edge]] = {}
         for edge in self.edges:
-            before.setdefault(edge.target.name, []).append(edge)
-        return tuple(s for stage in self.stages for s in (*before.get(stage.name, ()), stage))
+            to.setdefault(edge.target.name, []).append(edge)
+        for stage in self.stages:
+            needed = list(to.get(stage.name, ()))
+            needed += [self.echo(stage, name) for name in stage.as_sent]
+            before[stage.name] = [e for e in needed if e.key not in placed]
+            placed |= {e.key for e in needed}
+        found: list[Stage | Edge] = []
+        for stage in self.stages:
+            found += [*before[stage.name], stage]
+        return tuple(found)

@@ -26,7 +26,14 @@ from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.classifier import SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
-from megdt.models.generation import GRID, REFINE_FROM, generate_latents, refine_latents
+from megdt.models.gate import FeatureGate, round_to_grid
+from megdt.models.generation import (
+    GRID,
+    REFINE_FROM,
+    edit_latents,
+    generate_latents,
+    refine_latents,
+)
 from megdt.models.jscc import (
     MULTIPLE,
     SYMBOL_CHANNELS,
@@ -44,7 +51,7 @@ Model = TypeVar("Model", bound=nn.Module)
 GENERATING = ("text_encoder", "denoiser", "encoder", "decoder")
 """The models that make a picture of a prompt."""
 
-NAMES = (*GENERATING, "sketch_adapter", "jscc", "classifier")
+NAMES = (*GENERATING, "sketch_adapter", "jscc", "gate", "classifier")
 
 CARD_KEYS = ("task", "data", "recipe", "steps", "seconds", "parameters", "metrics", "sha256")
 
@@ -66,7 +73,7 @@ class Bundle:
 
     @property
     def flops(self) -> float:
-        """Floating point operations of embed, denoise, redraw, decode and encode so far, as far as
+        """Floating point operations of embed, denoise, redraw, edit, fuse, decode and encode so far, as far as
         this thread has called them: stages that run at once are each charged for their own.
 
         Each multiply-add counts as 2. Convolutions, matrix products and attention are counted, what
@@ -184,6 +191,58 @@ class Bundle:
         )
         return _to_numpy(latents)
 
+    def edit(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        strength: float,
+        steps: int,
+        guidance_scale: float,
+        confidence: NDArray[np.float32] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw latents anew as prompts say; see `generation.edit_latents`."""
+        return _to_numpy(
+            edit_latents(
+                self._denoiser,
+                torch.tensor(latents, device=self.device),
+                torch.tensor(prompt_embeds, device=self.device),
+                rng_seeds,
+                strength=strength,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                confidence=None
+                if confidence is None
+                else torch.tensor(confidence, device=self.device),
+                progress=progress,
+            )
+        )
+
+    def fuse(
+        self,
+        latents: NDArray[np.float32],
+        confidence: NDArray[np.float32],
+        age_s: NDArray[np.float32],
+        noise_power: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Fuse several sides' latents of one view, on the grid that all copies of the gate share.
+
+        Args:
+            latents: [batch, sources, 4, height, width]
+            confidence: 1 where a source sees, 0 where not. [batch, sources, height, width]
+            age_s: How long ago each was seen. [batch, sources]
+            noise_power: Mean square of the noise on each. [batch, sources]
+
+        Returns:
+            [batch, 4, height, width]
+        """
+        given = (latents, confidence, age_s, noise_power)
+        with torch.inference_mode():
+            fused = self._gate(*(torch.tensor(g, device=self.device) for g in given))
+        return round_to_grid(_to_numpy(fused))
+
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
     ) -> NDArray[np.uint8]:
@@ -235,6 +294,10 @@ class Bundle:
     def probe_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the classifier decides by, as features; see `classifier.probe_features`."""
         return probe_features(self._classifier, images)
+
+    @cached_property
+    def _gate(self) -> FeatureGate:
+        return self._load("gate", FeatureGate())
 
     @cached_property
     def _jscc(self) -> nn.ModuleDict:

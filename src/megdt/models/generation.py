@@ -145,6 +145,72 @@ def refine_latents(
     return refined[:, :, :grid, :grid]
 
 
+@torch.inference_mode()
+def edit_latents(
+    denoiser: Denoiser,
+    latent: Float[Tensor, "batch 4 height width"],
+    prompt_embeds: Float[Tensor, "batch embedding"],
+    rng_seeds: Sequence[int],
+    *,
+    strength: float,
+    steps: int,
+    guidance_scale: float,
+    confidence: Float[Tensor, "batch height width"] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "batch 4 height width"]:
+    """Draw a latent anew as a prompt says.
+
+    Its noise is raised to a level, from which the prompt leads (Meng et al., SDEdit,
+    arXiv:2108.01073). Where it is not confident, it is drawn from noise alone, in steps that keep
+    the rest as it was (Lugmayr et al., RePaint, arXiv:2201.09865, without going back).
+
+    Args:
+        denoiser: The flow model.
+        latent: Square. [batch, 4, height, width]
+        prompt_embeds: Zeros for no prompt. [batch, embedding]
+        rng_seeds: One for each.
+        strength: Noise level to begin at, 0 to 1. Above `REFINE_FROM` on grids finer than `GRID` the
+            denoiser, which adds detail there, may lose the scene.
+        steps: Denoising steps from noise alone; fewer in proportion to the level.
+        guidance_scale: How strongly the prompt leads.
+        confidence: 1 where the latent is to be kept as far as `strength` allows, 0 where there is
+            nothing to keep; all is kept when left out. [batch, height, width]
+        progress: Told of every step.
+
+    Returns:
+        [batch, 4, height, width]
+    """
+    grid = latent.shape[-1]
+    hang = (0, -grid % _MULTIPLE) * 2
+    padded = functional.pad(latent, hang, mode="replicate")
+    generators = [torch.Generator().manual_seed(seed) for seed in rng_seeds]
+    noise = torch.stack([torch.randn(padded.shape[1:], generator=g) for g in generators])
+    noise = noise.to(latent)
+    keep = None
+    if confidence is not None and bool((confidence < 1).any()):
+        keep = functional.pad(confidence[:, None], hang, mode="replicate")
+    # What is not there has to be drawn from the beginning.
+    begin = strength if keep is None else 1.0
+    if begin == 0:
+        return latent
+    count = max(1, round(begin * steps))
+    sigmas = make_sigmas(count, start=begin, shift=SHIFT if begin == 1 else 1.0).to(latent)
+    flow = guide(
+        _on_grid(denoiser, grid, padded.shape[-1], None),
+        prompt_embeds,
+        guidance_scale=guidance_scale,
+    )
+    drawn = add_noise(padded, begin, noise)
+    for index in range(count):
+        drawn = sample_euler(flow, drawn, sigmas[index : index + 2])
+        level = float(sigmas[index + 1])
+        if keep is not None and level >= strength:
+            drawn = keep * add_noise(padded, level, noise) + (1 - keep) * drawn
+        if progress is not None:
+            progress(index + 1, count)
+    return drawn[:, :, :grid, :grid]
+
+
 def _enlarge(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> Tensor:
     """The same scene on a finer grid, as soft as it was."""
     image = decoder(latent).clamp(-1, 1)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megdt.codecs.observation import CELLS, ObservationCodec
+from megdt.codecs.progressive import ProgressiveSeedCodec
+from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
+from megdt.errors import CodecError
+from megdt.records import Delivery, Feature
+
+SHAPE = (4, 32, 32)
+CODEC = ObservationCodec(seed=QuantisedSeedCodec(shape=SHAPE))
+VALUES = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+
+
+def carry(codec: ObservationCodec, feature: Feature) -> Feature:
+    return codec.decode(Delivery(payload=codec.encode(feature).payload))
+
+
+def test_age_and_map_come_with_the_seed() -> None:
+    seen = np.ones((32, 32), np.float32)
+    seen[4:12, 20:] = 0
+    found = carry(CODEC, Feature(kind="observation", values=VALUES, confidence=seen, age_s=86_400))
+    assert found.kind == "observation"
+    assert np.abs(found.values - VALUES).max() < 0.1
+    assert found.confidence is not None
+    assert (found.confidence == seen).all()
+    assert found.age_s == pytest.approx(86_400, rel=0.03)
+
+
+@pytest.mark.parametrize("age_s", [0.0, 1.0, 59.0, 600.0, 5e3, 1e5, 3e6, 6e6])
+def test_ages_come_back_within_three_percent_or_two_seconds(age_s: float) -> None:
+    found = carry(CODEC, Feature(kind="observation", values=VALUES, age_s=age_s))
+    assert found.age_s == pytest.approx(age_s, rel=0.03, abs=2)
+    again = carry(CODEC, found)
+    assert again.age_s == pytest.approx(found.age_s)
+
+
+def test_what_is_seen_everywhere_takes_two_bytes_more_than_the_seed() -> None:
+    bare = QuantisedSeedCodec(shape=SHAPE).encode(Feature(kind="seed", values=VALUES)).bits
+    whole = np.ones((32, 32), np.float32)
+    for confidence, more in ((None, 16), (whole, 16), (whole * 0, 80)):
+        packet = CODEC.encode(Feature(kind="observation", values=VALUES, confidence=confidence))
+        assert packet.bits == bare + more
+    assert carry(CODEC, Feature(kind="observation", values=VALUES)).confidence is None
+
+
+def test_a_cell_is_seen_only_where_all_of_it_was() -> None:
+    seen = np.ones((32, 32), np.float32)
+    seen[5, 5] = 0
+    found = carry(CODEC, Feature(kind="observation", values=VALUES, confidence=seen)).confidence
+    assert found is not None
+    assert (found[4:8, 4:8] == 0).all()
+    assert found.sum() == 32 * 32 - 16
+
+
+@pytest.mark.parametrize("size", [32, 37, 63, 128])
+def test_grids_of_any_size_have_their_map(size: int) -> None:
+    codec = ObservationCodec(seed=QuantisedSeedCodec(shape=(4, size, size)))
+    rng = np.random.default_rng(size)
+    edges = np.arange(CELLS + 1) * size // CELLS
+    cells = rng.integers(0, 2, (CELLS, CELLS))
+    seen = np.repeat(np.repeat(cells, np.diff(edges), 0), np.diff(edges), 1).astype(np.float32)
+    values = rng.standard_normal((4, size, size)).astype(np.float32)
+    found = carry(codec, Feature(kind="observation", values=values, confidence=seen)).confidence
+    assert found is not None
+    assert (found == seen).all()
+
+
+def test_symbols_and_maps_of_another_shape_are_refused() -> None:
+    feature = Feature(kind="observation", values=VALUES)
+    with pytest.raises(CodecError, match="an observation is bits"):
+        ObservationCodec(seed=AnalogSeedCodec(shape=SHAPE)).encode(feature)
+    wrong = Feature(kind="observation", values=VALUES, confidence=np.zeros((8, 8), np.float32))
+    with pytest.raises(CodecError, match=r"confidence is \(8, 8\), the seed is \(32, 32\)"):
+        CODEC.encode(wrong)
+
+
+PROGRESSIVE = ObservationCodec(seed=ProgressiveSeedCodec(shape=SHAPE, budget_bits=800))
+PAYLOAD = PROGRESSIVE.encode(
+    Feature(kind="observation", values=VALUES, confidence=np.eye(32, dtype=np.float32))
+).payload
+
+
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(st.binary(max_size=40), st.integers(0, len(PAYLOAD)), st.integers(0, 30))
+def test_damaged_packets_are_refused_or_say_that_they_are_not_whole(
+    foreign: bytes, at: int, gone: int
+) -> None:
+    payload = PAYLOAD[:at] + foreign + PAYLOAD[at + gone :]
+    try:
+        found = PROGRESSIVE.decode(Delivery(payload=payload))
+    except CodecError:
+        return
+    assert found.values.shape == SHAPE
+    assert payload[10:] == PAYLOAD[10:] or not found.whole or payload[2:] == PAYLOAD[10:]
