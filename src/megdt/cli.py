@@ -626,15 +626,18 @@ def _finish(outcome: Trial, path: Path, figure_path: Path | None, *, as_json: bo
         save_picture(figure_path, report.draw_figure(outcome))
     arrived = {name: feature for (name, _), feature in outcome.result.arrived.items()}
     made = {**outcome.result.features, **arrived}
+    beside = {}
     for name, target in _beside(path, outcome.scenario).items():
         # A sketch is for people too: as it arrived, not the picture that it was taken of.
         if name in made and (name != "sketch" or name in arrived):
             save_picture(target, made[name].values)
-            typer.echo(f"{name}: {target}", err=True)
+            beside[name] = str(target)
+            if not as_json:
+                typer.echo(f"{name}: {target}")
     there = outcome.result.image is not None
     shown = path if there else None
     if as_json:
-        _print_json(report.as_json(outcome, shown, figure_path))
+        _print_json({**report.as_json(outcome, shown, figure_path), "beside": beside})
     else:
         report.print_summary(outcome, shown, figure_path)
     if not there:

@@ -97,6 +97,8 @@ def test_every_codec_of_the_command_line_sends_a_picture(tmp_path: Path) -> None
         else:
             assert found["redrawn_from"] == pytest.approx(0.4)  # at 0 dB learned symbols are mended
             assert sum(sent["uses"].values()) <= 1.03 * float(rate) * 2520
+        if codec == "sketch":
+            assert found["beside"] == {"sketch": "sketch-sketch.png"}
     with Image.open(tmp_path / "sketch-sketch.png") as picture:
         assert picture.size == (256, 256)
 

@@ -102,7 +102,13 @@ def encode(job: Job, image: Feature) -> Feature:
 def observe(job: Job, image: Feature) -> Feature:
     """Picture to latent, with where and how long ago it was seen."""
     latent = job.models.encode(image.values[None])[0]
-    return replace(image, kind="observation", values=latent)
+    seen = image.confidence
+    if seen is not None:
+        # The encoder mixes what is hidden into the latents next to it.
+        padded = np.pad(seen, 1, constant_values=1)
+        rows = np.minimum.reduce([padded[:-2], padded[1:-1], padded[2:]])
+        seen = np.minimum.reduce([rows[:, :-2], rows[:, 1:-1], rows[:, 2:]])
+    return replace(image, kind="observation", values=latent, confidence=seen)
 
 
 def remember(job: Job) -> Feature:

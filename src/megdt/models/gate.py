@@ -97,9 +97,9 @@ class FeatureGate(nn.Module):
         fused = (weight * latents).sum(1)
         best = confidence.amax(1, keepdim=True)
         hidden = torch.cat(((weight * looked).sum(1), fused, best), 1)
-        # A single source has nothing to be mended by: it passes as it is.
-        several = ((confidence.flatten(2).amax(2) > 0).sum(1) > 1).to(fused)
-        mended: Tensor = fused + self.mend(hidden) * several[:, None, None, None]
+        # Where a single source sees there is nothing to mend it by: it passes as it is.
+        several = ((confidence > 0).sum(1, keepdim=True) > 1).to(fused)
+        mended: Tensor = fused + self.mend(hidden) * several
         return mended
 
 
