@@ -48,15 +48,8 @@ needs_weights = pytest.mark.skipif(
 )
 
 
-needs_results = pytest.mark.skipif(
-    not (ROOT / "studies" / "fig6" / "results.json").exists(),
-    reason="studies/fig6 has no kept results yet: run it in full",
-)
-
-
 @needs_weights
-@needs_results
-@pytest.mark.parametrize("name", ["bundle_quality", "fair_baseline", "fig6"])
+@pytest.mark.parametrize("name", ["bundle_quality", "fair_baseline", "fig6", "mechanisms"])
 def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path) -> None:
     folder = ROOT / "studies" / name
     out = tmp_path / "results.json"
@@ -72,7 +65,6 @@ def test_kept_results_are_of_the_bundle_in_the_tree() -> None:
         assert json.loads(path.read_text())["bundle_sha256"] == Bundle().checksum, path
 
 
-@needs_results
 def test_the_split_survives_less_snr_than_the_picture_as_in_the_paper() -> None:
     """The shape of Fig. 6(b) in the kept results: the split's distance falls far earlier."""
     results = json.loads((ROOT / "studies" / "fig6" / "results.json").read_text())
