@@ -2,7 +2,7 @@
 
     python recipes/gate.py draw --minutes 5
     python recipes/gate.py train --minutes 10
-    python recipes/gate.py measure
+    python recipes/gate.py measure              # anew, into the card
 
 `draw` renders scenes at several ages and encodes them. In training each sample is one scene and two
 to four observations of it: of another age, hidden in places, with noise of the air. The gate is to
@@ -12,6 +12,7 @@ make of them what the scene looks like now.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from data import CACHE, HELD_OUT
 from torch import Tensor
-from training import Average, Run, pick_device, save_model
+from training import BUNDLE, Average, Run, pick_device, save_model
 
 from megdt.models.bundle import Bundle
 from megdt.models.gate import FeatureGate
@@ -183,6 +184,14 @@ def measure(model: FeatureGate) -> dict[str, float]:
     return found
 
 
+def write_metrics(metrics: dict[str, float]) -> None:
+    """Put them into the card of the weights that are there."""
+    path = BUNDLE / "gate.json"
+    card = json.loads(path.read_text()) | {"metrics": metrics}
+    path.write_text(json.dumps(card, indent=2) + "\n")
+    print(metrics)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -204,8 +213,7 @@ def main() -> None:
     )
     model = FeatureGate()
     if arguments.task == "measure":
-        model.load_state_dict(run.load()["average"])  # type: ignore[index]
-        print(measure(model))
+        write_metrics(measure(Bundle()._gate))
         return
     average = train(arguments.cache, run)
     model.load_state_dict(average.values)

@@ -169,6 +169,11 @@ def test_a_rate_for_a_broken_scenario_is_an_error_of_one_line(
         choose_codec(tables, "seed", 0.1)
 
 
+def test_a_broken_file_is_named_whatever_else_is_asked() -> None:
+    with pytest.raises(ScenarioError, match=r"campus\.toml \[link\] has no key 'bandwith_hz'"):
+        choose_codec(PROMPT | {"link": {"bandwith_hz": 1}}, None, None, source="campus.toml")
+
+
 def test_a_mechanism_that_sends_a_sketch_takes_its_rate() -> None:
     tables = PROMPT | {"plan": {"mechanism": "es_to_ue_sketch"}}
     assert choose_codec(tables, None, 0.02)["plan"]["sketch_bits"] == round(0.02 * 256**2)

@@ -604,8 +604,9 @@ def _read_scenario(
     for table, values in options.items():
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
-    tables = choose_codec(tables, codec, rate)
-    return parse_scenario(tables, source=str(path) if path is not None else "command line")
+    source = str(path) if path is not None else "command line"
+    tables = choose_codec(tables, codec, rate, source=source)
+    return parse_scenario(tables, source=source)
 
 
 def _beside(path: Path, scenario: Scenario) -> dict[str, Path]:

@@ -357,7 +357,7 @@ SKETCHING = {ES_TO_UE.name: ES_TO_UE_SKETCH.name, UE_TO_ES.name: UE_TO_ES_SKETCH
 
 
 def choose_codec(
-    tables: Mapping[str, Any], codec: str | None, rate: float | None
+    tables: Mapping[str, Any], codec: str | None, rate: float | None, *, source: str = "scenario"
 ) -> dict[str, Any]:
     """Set how the feature crosses, in the words of the command line.
 
@@ -367,11 +367,15 @@ def choose_codec(
             CODECS["seed"]; None leaves it as it is.
         rate: Of seed and sketch in bits a pixel, of jscc and hybrid as a share of the channel uses
             of the analog seed; None for the usual one.
+        source: What to call the tables in errors.
 
     Raises:
-        ScenarioError: If the codec has no rate, or the mechanism sends neither seed nor sketch.
+        ScenarioError: If the tables are no scenario, the codec has no rate, or the mechanism sends
+            neither seed nor sketch.
     """
-    parse_scenario({**tables, "request": {"prompt": "?", **_table(tables, "request", "scenario")}})
+    # What is worked with below is of the right type; the prompt may come later.
+    asked = {"prompt": "?", **_table(tables, "request", source)}
+    parse_scenario({**tables, "request": asked}, source=source)
     changed = {name: dict(table) for name, table in tables.items()}
     plan, codecs = changed.setdefault("plan", {}), changed.setdefault("codecs", {})
     mechanism = plan.get("mechanism", Plan.mechanism)

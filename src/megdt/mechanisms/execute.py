@@ -149,9 +149,7 @@ class Execution:
 
     def receive(self, edge: Edge, delivery: Delivery) -> tuple[Feature, list[Line]]:
         """Decode what has been delivered."""
-        # Another codec of the same plan, as on another machine: what the sender's remembers is not
-        # sent.
-        receiver = copy.deepcopy(self._codec(edge))
+        receiver = self._codec(edge)
         with _Watch(receiver) as watch:
             feature = receiver.decode(delivery)
         source, target = edge.source, edge.target
@@ -168,13 +166,14 @@ class Execution:
                     f"it has {', '.join(sorted(table)) or 'none'}"
                 )
         codec = self.codecs[kind]
-        if copy.deepcopy(codec) is codec and getattr(codec, "__dict__", None):
+        # Each end has its own, as on two machines: what one remembers is not sent to the other.
+        own = copy.deepcopy(codec)
+        if own is codec and getattr(codec, "__dict__", None):
             raise MechanismError(
                 f"codec {codec!r} is its own copy, so it could pass features by the link; "
                 "let copy.deepcopy make another"
             )
-        # What it remembers of one edge is not for another.
-        return copy.deepcopy(codec)
+        return own
 
     def _charge(
         self, stage: Stage, task: str, side: Side, watch: _Watch, *, source: str | None = None

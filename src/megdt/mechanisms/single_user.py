@@ -67,7 +67,7 @@ def redraw(job: Job, sketch: Feature, prompt: Feature | None = None) -> Feature:
     return Feature(kind="seed", values=latents[0])
 
 
-def first(job: Job, feature: Feature, *awaited: Feature) -> Feature:
+def hold(job: Job, feature: Feature, *awaited: Feature) -> Feature:
     """A feature as it is, once others have been made: what crosses after them is not before them."""
     del job, awaited
     return feature
@@ -241,7 +241,7 @@ PREVIEW_THEN_SEED = Mechanism(
     stages=(
         *_SKETCHING,
         Stage(name="preview", side=Side.UE, inputs=("redraw",), makes="image", run=decode),
-        Stage(name="refine", side=Side.ES, inputs=("denoise", "sketch"), makes="seed", run=first),
+        Stage(name="refine", side=Side.ES, inputs=("denoise", "sketch"), makes="seed", run=hold),
         Stage(name="decode", side=Side.UE, inputs=("refine",), makes="image", run=decode),
     ),
 )
