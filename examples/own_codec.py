@@ -14,10 +14,10 @@ from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import ES_TO_UE
+from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.models.bundle import Bundle
 from megdt.models.quality import psnr_db
 from megdt.records import Delivery, Feature, Packet, Request, Side
-from megdt.scenario import seed_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,8 @@ class SignCodec:
 
 def main() -> None:
     request = Request(prompt="a sea of purple tulips at dusk")
-    codecs = {
-        "prompt": TextCodec(),
-        "seed": SignCodec(shape=seed_shape(request)),
-    }
+    side = request.size_px // FACTOR
+    codecs = {"prompt": TextCodec(), "seed": SignCodec(shape=(LATENT_CHANNELS, side, side))}
     bundle, link = Bundle(), RadioLink(snr_db=0)
     links = {"prompt": link, "seed": link}
     devices = {Side.ES: load_profile("edge_gpu"), Side.UE: load_profile("phone")}

@@ -267,9 +267,8 @@ def calibrate(
                 "link": {"snr_db": float(snr_db), "mcs_table": 1 if snr_db < 20 else 2},
             }
             scenario = parse_scenario(tables, source="calibration")
-            parts = scenario.request, scenario.plan, scenario.link
             codecs: dict[float | None, Codec] = {
-                share: hybrid_codec(*parts, share=share) for share in SHARES
+                share: hybrid_codec(scenario, share=share) for share in SHARES
             }
             if rate == 1:
                 codecs[None] = PlainSeedCodec(shape=seeds.shape[1:])

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from megdt.diagram import as_svg, as_text
+from megdt.mechanisms.single_user import UE_TO_ES
 from megdt.mechanisms.stages import Stage
 from megdt.models.bundle import Bundle
 from megdt.scenario import MECHANISMS, parse_scenario
@@ -15,8 +16,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_every_mechanism_is_drawn_with_all_its_stages_and_crossings(name: str) -> None:
-    mechanism = MECHANISMS[name]
     scenario = parse_scenario({"request": {"prompt": "x"}, "plan": {"mechanism": name}})
+    mechanism = scenario.mechanism
     text = as_text(mechanism, scenario.plan.codecs)
     assert len(text.splitlines()) == 1 + len(mechanism.steps)
     assert max(map(len, text.splitlines())) <= 80
@@ -35,7 +36,7 @@ def test_a_run_labels_crossings_with_bits_and_stages_with_time(bundle: Bundle) -
     }
     scenario = parse_scenario(tables)
     ledger = demonstrate(scenario, bundle).ledger
-    lines = as_text(MECHANISMS["ue_to_es"], scenario.plan.codecs, ledger).splitlines()
+    lines = as_text(scenario.mechanism, scenario.plan.codecs, ledger).splitlines()
     assert lines[1:3] == ["sense", "encode  1.8 ms"]
     assert "seed, int8: 32,768 bit, 31.0 ms ─" in lines[3]
     assert lines[3].endswith("▶")
@@ -47,15 +48,15 @@ def test_what_carries_no_bits_is_labelled_by_its_uses_and_what_is_lost_as_lost(
 ) -> None:
     tables = {"request": {"prompt": "x"}, "plan": {"mechanism": "ue_to_es"}}
     analog = parse_scenario({**tables, "codecs": {"seed": "analog"}})
-    text = as_text(MECHANISMS["ue_to_es"], analog.plan.codecs, demonstrate(analog, bundle).ledger)
+    text = as_text(analog.mechanism, analog.plan.codecs, demonstrate(analog, bundle).ledger)
     assert "seed, analog: 2,520 uses" in text
     lost = parse_scenario({**tables, "link": {"snr_db": -30}})
-    text = as_text(MECHANISMS["ue_to_es"], lost.plan.codecs, demonstrate(lost, bundle).ledger)
+    text = as_text(lost.mechanism, lost.plan.codecs, demonstrate(lost, bundle).ledger)
     assert "bit, lost" in text
 
 
 def test_a_drawing_escapes_what_a_name_holds() -> None:
-    mechanism = MECHANISMS["ue_to_es"]
+    mechanism = UE_TO_ES
     assert isinstance(mechanism.steps[0], Stage)
     ElementTree.fromstring(as_svg(mechanism, {"seed": "<&>"}))
 

@@ -107,7 +107,7 @@ def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_pa
     path = tmp_path / "a.sigmf-meta"
     record(sender, PICTURE, bundle, path)
     receiver = parse_scenario(read_recording(path)[1])
-    codecs = [jscc_codec(s.request, s.plan, s.link) for s in (sender, receiver)]
+    codecs = [jscc_codec(s) for s in (sender, receiver)]
     ours = read_card()["sha256"]
     assert replace(codecs[0], peer_sha256=ours) == codecs[1]
     outcome, image = receive(path, bundle)

@@ -508,7 +508,6 @@ def show_mechanism(
 ) -> None:
     """Draw a mechanism: sides as lanes, what crosses as arrows with its codec."""
     from megdt import diagram, trial
-    from megdt.scenario import MECHANISMS
 
     wanted = _read_scenario(
         scenario,
@@ -525,7 +524,7 @@ def show_mechanism(
         from megdt.models.bundle import Bundle
 
         ledger = trial.demonstrate(wanted, Bundle()).ledger
-    mechanism = MECHANISMS[wanted.plan.mechanism]
+    mechanism = wanted.mechanism
     typer.echo(f"{mechanism.name}: {mechanism.about}\n")
     typer.echo(diagram.as_text(mechanism, wanted.plan.codecs, ledger))
     if ledger is not None:
@@ -611,9 +610,7 @@ def _read_scenario(
 
 def _beside(path: Path, scenario: Scenario) -> dict[str, Path]:
     """Where sketch and preview go, as far as the scenario's mechanism makes them."""
-    from megdt.scenario import MECHANISMS
-
-    made = {stage.name for stage in MECHANISMS[scenario.plan.mechanism].stages}
+    made = {stage.name for stage in scenario.mechanism.stages}
     names = [name for name in ("sketch", "preview") if name in made]
     return {name: path.with_name(f"{path.stem}-{name}.png") for name in names}
 

@@ -56,10 +56,13 @@ Mode = Literal["fair", "paper"]
 """Which conventions hold: `fair` is complex baseband at unit power, Es/N0 per channel use; `paper`
 is real Gaussian noise relative to the mean square of the raw values, as in the paper's Fig. 6."""
 
-Kind = Literal["prompt", "prompt_embeds", "recipe", "seed", "observation", "sketch", "image"]
+Kind = Literal[
+    "prompt", "prompt_embeds", "recipe", "seed", "observation", "sketch", "image", "text"
+]
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
-recipe is a prompt with the rng_seed that it is drawn with."""
+recipe is a prompt with the rng_seed that it is drawn with; a text is what is written of a picture or
+in answer to a prompt."""
 
 Style = Literal["edges", "layout", "thumbnail"]
 """What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
@@ -125,7 +128,7 @@ class Feature:
 
     kind: Kind
     values: Any
-    """str for a prompt, else float32 or uint8 array: prompt_embeds [embedding], seed and
+    """str for a prompt and a text, else float32 or uint8 array: prompt_embeds [embedding], seed and
     observation [latent_channels, height, width], sketch and image [height, width, 3]."""
     noise_power: float = 0.0
     """Mean square of the noise that the air has left on the values, as the receiver knows it."""
@@ -397,13 +400,25 @@ class Result:
 
     outcome: Outcome = "delivered"
     """`late` or `lost` where a feature did not get across: then there is no picture."""
-    image: NDArray[np.uint8] | None
-    """RGB, or None. [height, width, 3]"""
+    made: Feature | None
+    """By the last stage; None where it was not reached."""
     ledger: Ledger
     features: Mapping[str, Feature]
     """What every stage made, by its name."""
     arrived: Mapping[tuple[str, Side], Feature] = field(default_factory=dict)
     """What came out of the air, by the stage that had made it and the side that it came to."""
+
+    @property
+    def image(self) -> NDArray[np.uint8] | None:
+        """RGB, or None where no picture was made. [height, width, 3]"""
+        found = self.made is not None and self.made.kind == "image"
+        return self.made.values if found and self.made is not None else None
+
+    @property
+    def text(self) -> str | None:
+        """None where no text was made."""
+        found = self.made is not None and self.made.kind == "text"
+        return self.made.values if found and self.made is not None else None
 
     def part(self, stages: Collection[str]) -> Part:
         """What these stages made and cost, as far as they were done, to start another run from."""

@@ -176,8 +176,9 @@ def print_mechanisms() -> None:
     table = _table("mechanism", "what it does")
     table.columns[1].no_wrap = False
     table.columns[1].justify = "left"
-    for mechanism in MECHANISMS.values():
-        table.add_row(mechanism.name, mechanism.about)
+    for name in MECHANISMS:
+        tables = {"request": {"prompt": "?"}, "plan": {"mechanism": name}}
+        table.add_row(name, parse_scenario(tables).mechanism.about)
     Console().print(table)
 
 

@@ -20,6 +20,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -65,36 +66,45 @@ from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side, Style
 
-MECHANISMS: dict[str, Mechanism] = {
-    m.name: m
-    for m in (
-        ES_TO_UE,
-        ES_TO_UE_SKETCH,
-        PREVIEW_THEN_SEED,
-        CENTRALIZED,
-        PROMPT_ONLY,
-        UE_TO_ES,
-        UE_TO_ES_SKETCH,
-        SEND_PICTURE,
-        SEQUENTIAL,
-        PARALLEL,
-    )
-}
+MechanismFactory = Callable[["Scenario"], Mechanism]
+"""Makes a mechanism of what all sides agree on."""
+
+_ONE_USER = (
+    ES_TO_UE,
+    ES_TO_UE_SKETCH,
+    PREVIEW_THEN_SEED,
+    CENTRALIZED,
+    PROMPT_ONLY,
+    UE_TO_ES,
+    UE_TO_ES_SKETCH,
+    SEND_PICTURE,
+    SEQUENTIAL,
+    PARALLEL,
+)
 
 
-CodecFactory = Callable[[Request, Plan, "RadioLink | PaperLink"], Codec]
+def _always(mechanism: Mechanism) -> MechanismFactory:
+    return lambda scenario: mechanism
+
+
+MECHANISMS: dict[str, MechanismFactory] = {m.name: _always(m) for m in _ONE_USER}
+
+
+CodecFactory = Callable[["Scenario"], Codec]
 """Makes a codec of what both ends agree on."""
 
 
 def _file_codec(file_format: FileFormat) -> CodecFactory:
-    return lambda request, plan, link: FileImageCodec(
-        size_px=request.size_px, file_format=file_format, budget_bits=plan.image_bits
+    return lambda scenario: FileImageCodec(
+        size_px=scenario.request.size_px,
+        file_format=file_format,
+        budget_bits=scenario.plan.image_bits,
     )
 
 
 def _sketch_codec(style: Style) -> CodecFactory:
-    return lambda request, plan, link: SketchCodec(
-        size_px=request.size_px, style=style, budget_bits=plan.sketch_bits
+    return lambda scenario: SketchCodec(
+        size_px=scenario.request.size_px, style=style, budget_bits=scenario.plan.sketch_bits
     )
 
 
@@ -118,23 +128,20 @@ def told_snr_db(plan: Plan, link: RadioLink | PaperLink) -> float:
     return told
 
 
-def jscc_codec(request: Request, plan: Plan, link: RadioLink | PaperLink) -> Codec:
+def jscc_codec(scenario: Scenario) -> Codec:
     """Learned symbols alone, in plan.symbol_rate of the channel uses of the analog seed."""
-    return hybrid_codec(request, plan, link, share=1.0)
+    return hybrid_codec(scenario, share=1.0)
 
 
-def hybrid_codec(
-    request: Request, plan: Plan, link: RadioLink | PaperLink, *, share: float | None = None
-) -> Codec:
+def hybrid_codec(scenario: Scenario, *, share: float | None = None) -> Codec:
     """Bits and learned symbols in plan.symbol_rate of the channel uses of the analog seed.
 
     Args:
-        request: What is to be sent.
-        plan: How much may be spent on it.
-        link: Its SNR says how.
+        scenario: What is to be sent, how much may be spent on it, and the link, whose SNR says how.
         share: How much of that goes by symbols, where it is not to be chosen by the SNR.
     """
-    snr_db, shape = told_snr_db(plan, link), seed_shape(request)
+    request, plan, link = scenario.request, scenario.plan, scenario.link
+    snr_db, shape = told_snr_db(plan, link), scenario.seed_shape
     assert isinstance(link, RadioLink)  # the paper's tells no SNR
     check_rate(plan.symbol_rate)
     check_told(snr_db)
@@ -147,7 +154,7 @@ def hybrid_codec(
     bits = 0
     if share < 1:
         digital = round((1 - share) * uses)
-        bits = link.payload_bits(digital, _air_of(request, plan, "seed"))
+        bits = link.payload_bits(digital, _air_of(scenario, "seed"))
         # Too few to say anything: then all of it goes by symbols.
         bits, share = (bits, share) if bits >= MIN_COARSE_BITS else (0, 1.0)
     if share == 0:
@@ -165,38 +172,36 @@ def hybrid_codec(
     )
 
 
-def _air_of(request: Request, plan: Plan, kind: Kind) -> np.random.Generator:
+def _air_of(scenario: Scenario, kind: Kind) -> np.random.Generator:
     """The course of the channel that a feature of this kind will meet, as its sender sounds it."""
-    for edge in MECHANISMS[plan.mechanism].edges:
+    for edge in scenario.mechanism.edges:
         if edge.source.makes == kind:
-            return air_rng(request, edge.source.side, edge.target.side, edge.number)
-    return np.random.default_rng(request.rng_seed)  # it does not cross: nothing will be sent
+            return air_rng(scenario.request, edge.source.side, edge.target.side, edge.number)
+    return np.random.default_rng(
+        scenario.request.rng_seed
+    )  # it does not cross: nothing will be sent
 
 
 def _observation_codec(name: str) -> CodecFactory:
-    return lambda request, plan, link: ObservationCodec(
-        seed=CODECS["seed"][name](request, plan, link)
-    )
+    return lambda scenario: ObservationCodec(seed=CODECS["seed"][name](scenario))
 
 
 CODECS: dict[Kind, dict[str, CodecFactory]] = {
-    "prompt": {"text": lambda request, plan, link: TextCodec()},
-    "recipe": {"text": lambda request, plan, link: RecipeCodec()},
+    "prompt": {"text": lambda scenario: TextCodec()},
+    "recipe": {"text": lambda scenario: RecipeCodec()},
     "seed": {
-        "float32": lambda request, plan, link: QuantisedSeedCodec(
-            shape=seed_shape(request), precision="float32"
+        "float32": lambda scenario: QuantisedSeedCodec(
+            shape=scenario.seed_shape, precision="float32"
         ),
-        "float16": lambda request, plan, link: QuantisedSeedCodec(
-            shape=seed_shape(request), precision="float16"
+        "float16": lambda scenario: QuantisedSeedCodec(
+            shape=scenario.seed_shape, precision="float16"
         ),
-        "int8": lambda request, plan, link: QuantisedSeedCodec(
-            shape=seed_shape(request), precision="int8"
+        "int8": lambda scenario: QuantisedSeedCodec(shape=scenario.seed_shape, precision="int8"),
+        "analog": lambda scenario: AnalogSeedCodec(
+            shape=scenario.seed_shape, mode=scenario.plan.mode
         ),
-        "analog": lambda request, plan, link: AnalogSeedCodec(
-            shape=seed_shape(request), mode=plan.mode
-        ),
-        "progressive": lambda request, plan, link: ProgressiveSeedCodec(
-            shape=seed_shape(request), budget_bits=plan.seed_bits
+        "progressive": lambda scenario: ProgressiveSeedCodec(
+            shape=scenario.seed_shape, budget_bits=scenario.plan.seed_bits
         ),
         "jscc": jscc_codec,
         "hybrid": hybrid_codec,
@@ -213,8 +218,8 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
         "webp": _file_codec("webp"),
         "avif": _file_codec("avif"),
         "jxl": _file_codec("jxl"),
-        "analog": lambda request, plan, link: AnalogImageCodec(
-            size_px=request.size_px, mode=plan.mode
+        "analog": lambda scenario: AnalogImageCodec(
+            size_px=scenario.request.size_px, mode=scenario.plan.mode
         ),
     },
 }
@@ -242,12 +247,6 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
 TABLES = ("request", "plan", "codecs", "link", "devices")
 
 
-def seed_shape(request: Request) -> tuple[int, int, int]:
-    """Shape of the default bundle's seed for this request."""
-    side = request.size_px // FACTOR
-    return LATENT_CHANNELS, side, side
-
-
 @dataclass(frozen=True, kw_only=True)
 class Devices:
     """What the sides are: names of `link.energy.DEVICES`, or paths of profiles."""
@@ -269,6 +268,17 @@ class Scenario:
     link: RadioLink | PaperLink
     devices: Devices = Devices()
 
+    @cached_property
+    def mechanism(self) -> Mechanism:
+        """What runs where."""
+        return MECHANISMS[self.plan.mechanism](self)
+
+    @property
+    def seed_shape(self) -> tuple[int, int, int]:
+        """Of the default bundle's seeds. [latent_channels, height, width]"""
+        side = self.request.size_px // FACTOR
+        return LATENT_CHANNELS, side, side
+
     def run(
         self,
         models: Models,
@@ -279,7 +289,7 @@ class Scenario:
         """Simulate it; see `mechanisms.simulate.simulate`."""
         codecs = {kind: self.codec(kind) for kind in self.plan.codecs}
         return simulate(
-            MECHANISMS[self.plan.mechanism],
+            self.mechanism,
             self.request,
             models=models,
             codecs=codecs,
@@ -291,7 +301,7 @@ class Scenario:
 
     def codec(self, kind: Kind) -> Codec:
         """What carries this kind of feature over the air."""
-        return CODECS[kind][self.plan.codecs[kind]](self.request, self.plan, self.link)
+        return CODECS[kind][self.plan.codecs[kind]](self)
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The scenario as nested tables, which `parse_scenario` turns back into it."""

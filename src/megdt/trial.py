@@ -30,7 +30,7 @@ from megdt.mechanisms.single_user import (
 )
 from megdt.mechanisms.stages import Job
 from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result
-from megdt.scenario import MECHANISMS, Scenario, parse_scenario, seed_shape, told_snr_db
+from megdt.scenario import Scenario, parse_scenario, told_snr_db
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress
@@ -153,7 +153,7 @@ def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
     _load(scenario, bundle, GENERATING)
     request = scenario.request
     features = {}
-    stages = {stage.name for stage in MECHANISMS[scenario.plan.mechanism].stages}
+    stages = {stage.name for stage in scenario.mechanism.stages}
     if stages & {"sense", "remember"}:
         from megdt.worlds.garden import draw_view
 
@@ -170,7 +170,7 @@ def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
 def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
     """Get models and codecs ready before anything runs, so that no stage is charged for it."""
     bundle.load(*names)
-    mechanism = MECHANISMS[scenario.plan.mechanism]
+    mechanism = scenario.mechanism
     runs = {stage.run for stage in mechanism.stages}
     if redraw in runs:
         bundle.load("denoiser", "sketch_adapter")
@@ -180,7 +180,7 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
     rng = np.random.default_rng(0)
     size = scenario.request.size_px
     samples: dict[Kind, NDArray[Any]] = {
-        "seed": rng.standard_normal(seed_shape(scenario.request)).astype(np.float32),
+        "seed": rng.standard_normal(scenario.seed_shape).astype(np.float32),
         "sketch": np.zeros((size, size, 3), np.uint8),
     }
     samples["observation"] = samples["seed"]
@@ -342,6 +342,6 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
         plan = replace(plan, image_bits=bits)
     other = replace(scenario, plan=plan)
     # What both do alike is not done twice.
-    stages = {s.name for s in MECHANISMS[scenario.plan.mechanism].stages if s in mechanism.stages}
+    stages = {s.name for s in scenario.mechanism.stages if s in mechanism.stages}
     result = other.run(bundle, done=trial.result.part(stages))
     return replace(trial, baseline=_judge(other, result, trial.error_free))

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from megdt import __version__
 from megdt.mechanisms.single_user import decode, edit, embed, encode, fuse, observe
+from megdt.mechanisms.stages import Mechanism
 from megdt.models.bundle import Bundle
 from megdt.models.quality import PerceptualReference
 from megdt.records import Feature, Part, Result, Side
-from megdt.scenario import MECHANISMS, parse_scenario
+from megdt.scenario import parse_scenario
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
 
@@ -85,16 +86,22 @@ def run(
         }
     )  # fmt: skip
     there = {"sense": scene.sensed, "remember": scene.remembered}
-    stages = {stage.name for stage in MECHANISMS[COMPARED[name]].stages}
+    stages = {stage.name for stage in scenario.mechanism.stages}
     done = Part(features={n: f for n, f in there.items() if n in stages})
     return scenario.run(bundle, done=done)
+
+
+def mechanism_of(name: str) -> Mechanism:
+    """One of those compared."""
+    tables = {"request": {"prompt": "?"}, "plan": {"mechanism": COMPARED[name]}}
+    return parse_scenario(tables).mechanism
 
 
 def shown(name: str, result: Result, side: Side) -> Image | None:
     """The last picture that a side has made."""
     pictures = [
         result.features[stage.name].values
-        for stage in MECHANISMS[COMPARED[name]].stages
+        for stage in mechanism_of(name).stages
         if stage.makes == "image" and stage.inputs and stage.side == side
         and stage.name in result.features
     ]  # fmt: skip
@@ -187,8 +194,8 @@ def account(result: Result) -> dict[str, float]:
 def list_memory(bundle: Bundle) -> dict[str, float]:
     """Megabytes of weights that the UE holds, as float32; what runs them comes on top."""
     found = {}
-    for name, mechanism in COMPARED.items():
-        runs = [s.run for s in MECHANISMS[mechanism].stages if s.side == Side.UE]
+    for name in COMPARED:
+        runs = [s.run for s in mechanism_of(name).stages if s.side == Side.UE]
         models = {model for stage in runs for model in NETWORKS.get(stage, ())}
         found[name] = round(sum(4 * bundle.card(m)["parameters"] for m in models) / 1e6, 2)
     return found

@@ -21,7 +21,7 @@ from megdt.link.radio import RadioLink
 from megdt.models.bundle import Bundle
 from megdt.models.quality import psnr_db
 from megdt.records import Delivery, Feature, Packet, Plan, Request
-from megdt.scenario import hybrid_codec, parse_scenario
+from megdt.scenario import Scenario, hybrid_codec, parse_scenario
 from megdt.worlds.garden import draw_view
 
 HELD_OUT = 10_000_000
@@ -51,7 +51,8 @@ def quality(codec: Any, snr_db: float, seeds: list[Feature], views: Any, bundle:
 
 def make_hybrid(snr_db: float, symbol_rate: float) -> Any:
     plan = Plan(mechanism="ue_to_es", symbol_rate=symbol_rate)
-    return hybrid_codec(Request(prompt="view"), plan, RadioLink(snr_db=snr_db))
+    request = Request(prompt="view")
+    return hybrid_codec(Scenario(request=request, plan=plan, link=RadioLink(snr_db=snr_db)))
 
 
 @pytest.mark.parametrize("snr_db", [-20, -10, 0, 5])
@@ -236,7 +237,9 @@ def test_what_the_hybrid_is_told_is_checked_whatever_it_chooses(rate: float) -> 
         (Plan(symbol_rate=rate, told_snr_db=float("nan")), "snr_db is nan"),
     ):
         with pytest.raises(CodecError, match=words):
-            hybrid_codec(Request(prompt="x"), plan, RadioLink(snr_db=20))
+            hybrid_codec(
+                Scenario(request=Request(prompt="x"), plan=plan, link=RadioLink(snr_db=20))
+            )
 
 
 def test_choices_keep_within_what_may_be_spent() -> None:

@@ -69,10 +69,9 @@ def simulate(
     else:
         _do_all(made, workers)
     last = mechanism.stages[-1].name
-    image = made.features[last].values if last in made.features else None
     return Result(
         outcome=made.missing.get(last, "delivered"),
-        image=image,
+        made=made.features.get(last),
         ledger=make_ledger(mechanism, made.lines, devices),
         features={
             s.name: made.features[s.name] for s in mechanism.stages if s.name in made.features

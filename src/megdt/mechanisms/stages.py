@@ -164,7 +164,7 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanism:
-    """A graph of stages; the last one makes the picture.
+    """A graph of stages; the last one makes the picture, or the text.
 
     Args:
         name: As plans call it.
@@ -173,7 +173,7 @@ class Mechanism:
 
     Raises:
         MechanismError: If a name is used twice, an input is not an earlier stage, or the last
-            stage makes no image.
+            stage makes neither image nor text.
     """
 
     name: str
@@ -204,9 +204,9 @@ class Mechanism:
         for stage in self.stages:
             for name in stage.as_sent:
                 self.echo(stage, name)
-        if not self.stages or self.stages[-1].makes != "image":
+        if not self.stages or self.stages[-1].makes not in ("image", "text"):
             raise MechanismError(
-                f"{self.name} does not end in an image; its last stage must make one"
+                f"{self.name} does not end in an image or a text; its last stage must make one"
             )
 
     @cached_property
