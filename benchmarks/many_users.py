@@ -23,8 +23,9 @@ from megdt.codecs.observation import ObservationCodec
 from megdt.codecs.seed import QuantisedSeedCodec
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
-from megdt.mechanisms.multi_user import choose_shares, coordinated, decentralized, individual
+from megdt.mechanisms.multi_user import coordinated, decentralized, individual
 from megdt.mechanisms.panorama import Camera, Panorama
+from megdt.mechanisms.sharing import choose_shares
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.stages import Mechanism
 from megdt.models import LATENT_CHANNELS

@@ -20,10 +20,7 @@ from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.execute import Execution, Progress, run_side
 from megdt.mechanisms.multi_user import (
-    HALF_LIFE_S,
-    Share,
     Source,
-    choose_shares,
     coordinated,
     decentralized,
     fuse_panorama,
@@ -32,6 +29,7 @@ from megdt.mechanisms.multi_user import (
     surroundings,
 )
 from megdt.mechanisms.panorama import EDGE_CONFIDENCE, Camera, Panorama, aged, cut, place
+from megdt.mechanisms.sharing import HALF_LIFE_S, Share, choose_shares
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.stages import Edge, Job, Mechanism
 from megdt.models.gate import FeatureGate

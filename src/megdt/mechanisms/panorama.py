@@ -229,6 +229,11 @@ def cut(observation: Feature, columns: Columns, wanted: Columns, *, who: str = "
     )
 
 
+def meet(columns: Columns, window: range) -> bool:
+    """Whether columns and a window may have one in common."""
+    return columns[0] < window.stop and window.start <= columns[-1]
+
+
 def aged(observation: Feature, by_s: float) -> Feature:
     """The same, so many seconds later."""
     return replace(observation, age_s=observation.age_s + by_s)
