@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdt.codecs.observation import ObservationCodec
+from megdt.codecs.observation import NeedsCodec, WideObservationCodec
 from megdt.codecs.seed import QuantisedSeedCodec
+from megdt.codecs.shares import SharesCodec
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.multi_user import coordinated, decentralized, individual
@@ -60,10 +61,14 @@ def build(name: str, panorama: Panorama) -> Mechanism:
         {c.side: np.ones((CELLS, CELLS), np.float32) for c in panorama.cameras},
         {c.side: 0.0 for c in panorama.cameras},
         budget_bits=2 * len(panorama.cameras) * OBSERVATION_BITS,
-        cost_bits=lambda columns: OBSERVATION_BITS,
-        whole=True,
+        cost_bits=lambda columns: 8 * LATENT_CHANNELS * CELLS * columns + 96,
     )
     return decentralized(panorama, shares)
+
+
+def seed_codec(width: int) -> QuantisedSeedCodec:
+    """Of so many columns."""
+    return QuantisedSeedCodec(shape=(LATENT_CHANNELS, CELLS, width))
 
 
 def time_rounds(name: str, ues: int, rounds: int) -> dict[str, Any]:
@@ -83,16 +88,15 @@ def time_rounds(name: str, ues: int, rounds: int) -> dict[str, Any]:
         done |= {f"sense_{number}": seen, f"observe_{number}": observation(CELLS)}
     link = RadioLink(snr_db=20, coding="abstract", bandwidth_hz=20e6)
     phone = load_profile("phone")
-    wide = (LATENT_CHANNELS, CELLS, panorama.width)
     settings: Mapping[str, Any] = {
         "models": NoNetworks(),
         "codecs": {
-            "observation": ObservationCodec(
-                seed=QuantisedSeedCodec(shape=(LATENT_CHANNELS, CELLS, CELLS))
-            ),
-            "seed": QuantisedSeedCodec(shape=wide),
+            "observation": WideObservationCodec(seed=seed_codec, columns=panorama.width),
+            "needs": NeedsCodec(shape=(CELLS, CELLS)),
+            "shares": SharesCodec(),
+            "seed": seed_codec(panorama.width),
         },
-        "links": {"observation": link, "seed": link},
+        "links": dict.fromkeys(("observation", "needs", "shares", "seed"), link),
         "devices": {Side.ES: load_profile("edge_gpu"), **{c.side: phone for c in cameras}},
         "done": Part(features=done),
     }

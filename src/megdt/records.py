@@ -57,11 +57,21 @@ Mode = Literal["fair", "paper"]
 is real Gaussian noise relative to the mean square of the raw values, as in the paper's Fig. 6."""
 
 Kind = Literal[
-    "prompt", "prompt_embeds", "recipe", "seed", "observation", "sketch", "image", "text"
+    "prompt",
+    "prompt_embeds",
+    "recipe",
+    "seed",
+    "observation",
+    "needs",
+    "shares",
+    "sketch",
+    "image",
+    "text",
 ]
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
-recipe is a prompt with the rng_seed that it is drawn with; a text is what is written of a picture or
+recipe is a prompt with the rng_seed that it is drawn with; needs are where and how long ago a view was
+seen, without what is seen there, and shares who is to send what of theirs to whom; a text is what is written of a picture or
 in answer to a prompt."""
 
 Style = Literal["edges", "layout", "thumbnail"]
@@ -129,7 +139,8 @@ class Feature:
     kind: Kind
     values: Any
     """str for a prompt and a text, else float32 or uint8 array: prompt_embeds [embedding], seed and
-    observation [latent_channels, height, width], sketch and image [height, width, 3]."""
+    observation [latent_channels, height, width], sketch and image [height, width, 3]. A tuple of
+    Share for shares, None for needs."""
     noise_power: float = 0.0
     """Mean square of the noise that the air has left on the values, as the receiver knows it."""
     style: Style | None = None
@@ -144,6 +155,29 @@ class Feature:
     more of them is likely and not sent."""
     whole: bool = True
     """False where only the start of a progressive packet came: coarser, and no checksum held."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Columns that one side sends to a UE because it can use them.
+
+    Args:
+        source: Another UE, of its view; or the ES, of its memory.
+        target: A UE.
+        columns: Of the panorama, rising.
+    """
+
+    source: Side
+    target: Side
+    columns: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the stage that makes it, and of the feature that crosses."""
+        to = self.target.removeprefix("UE")
+        return (
+            f"share_{self.source.removeprefix('UE')}_{to}" if self.source.is_ue else f"recall_{to}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

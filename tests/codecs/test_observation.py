@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megdt.codecs.observation import CELLS, ObservationCodec
+from megdt.codecs.observation import (
+    CELLS,
+    NeedsCodec,
+    ObservationCodec,
+    WideObservationCodec,
+)
 from megdt.codecs.progressive import ProgressiveSeedCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
 from megdt.errors import CodecError
@@ -97,3 +102,46 @@ def test_damaged_packets_are_refused_or_say_that_they_are_not_whole(
         return
     assert found.values.shape == SHAPE
     assert payload[10:] == PAYLOAD[10:] or not found.whole or payload[2:] == PAYLOAD[10:]
+
+
+def wide_codec(columns: int = 80) -> WideObservationCodec:
+    return WideObservationCodec(
+        seed=lambda width: QuantisedSeedCodec(shape=(4, 32, width)), columns=columns
+    )
+
+
+@pytest.mark.parametrize("width", [1, 7, 32, 80])
+def test_observations_of_any_number_of_columns_come_back(width: int) -> None:
+    values = np.random.default_rng(width).standard_normal((4, 32, width)).astype(np.float32)
+    packet = wide_codec().encode(Feature(kind="observation", values=values, age_s=60.0))
+    assert packet.bits == 16 + 16 + 8 * 4 * 32 * width
+    found = wide_codec().decode(Delivery(payload=packet.payload))
+    assert found.values.shape == values.shape
+    assert np.abs(found.values - values).mean() < 0.01
+
+
+def test_more_columns_than_there_may_be_are_refused_before_anything_is_made_for_them() -> None:
+    values = np.zeros((4, 32, 80), np.float32)
+    packet = wide_codec().encode(Feature(kind="observation", values=values))
+    for codec, payload in (
+        (wide_codec(79), packet.payload),
+        (wide_codec(), b"\xff\xff" + packet.payload),
+        (wide_codec(), b""),
+    ):
+        with pytest.raises(CodecError, match=r"columns arrived; expected 1 to"):
+            codec.decode(Delivery(payload=payload))
+
+
+def test_needs_are_an_observation_without_its_seed() -> None:
+    seen = np.ones((32, 32), np.float32)
+    seen[4:12, 20:] = 0
+    codec = NeedsCodec(shape=(32, 32))
+    packet = codec.encode(Feature(kind="needs", values=None, confidence=seen, age_s=86_400))
+    found = codec.decode(Delivery(payload=packet.payload))
+    assert packet.bits == 80
+    assert found.kind == "needs"
+    assert found.confidence is not None
+    assert (found.confidence == seen).all()
+    assert found.age_s == pytest.approx(86_400, rel=0.03)
+    with pytest.raises(CodecError, match="needs of 11 bytes arrived, their head has 10"):
+        codec.decode(Delivery(payload=packet.payload + b"!"))

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from megdt.codecs.observation import ObservationCodec
+from megdt.codecs.observation import NeedsCodec, ObservationCodec, WideObservationCodec
 from megdt.codecs.seed import QuantisedSeedCodec
+from megdt.codecs.shares import SharesCodec
 from megdt.errors import MechanismError
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
@@ -55,25 +56,17 @@ CLOSE = Panorama(width=80, cameras=(LEFT, replace(MIDDLE, column=16), RIGHT))
 """The first two overlap by a half."""
 
 
-@dataclass(frozen=True)
-class AnyWidth:
-    """Observations of any number of columns, a float32 a number."""
+def any_width(**changes: Any) -> dict[str, Any]:
+    def seed(width: int) -> QuantisedSeedCodec:
+        return QuantisedSeedCodec(shape=(4, 32, width), precision="float32")
 
-    channels: int = 4
-    height: int = 32
-
-    def codec(self, width: int) -> ObservationCodec:
-        shape = (self.channels, self.height, width)
-        return ObservationCodec(seed=QuantisedSeedCodec(shape=shape, precision="float32"))
-
-    def encode(self, feature: Feature) -> Packet:
-        width = feature.values.shape[2]
-        packet = self.codec(width).encode(feature)
-        return Packet(payload=bytes([width]) + packet.payload)
-
-    def decode(self, delivery: Delivery) -> Feature:
-        width, payload = delivery.payload[0], delivery.payload[1:]
-        return self.codec(width).decode(replace(delivery, payload=payload))
+    codecs = {
+        "observation": WideObservationCodec(seed=seed, columns=80),
+        "seed": QuantisedSeedCodec(shape=(4, 32, 80)),
+        "needs": NeedsCodec(shape=(32, 32)),
+        "shares": SharesCodec(),
+    }
+    return {"codecs": codecs, "links": dict.fromkeys(codecs, LINK), **changes}
 
 
 def number_of(side: Side) -> int:
@@ -132,7 +125,7 @@ def run(
 ) -> Result:
     if lost:
         link = Loses(mechanism, lost)
-        changes["links"] = {"observation": link, "seed": link}
+        changes["links"] = dict.fromkeys(("observation", "seed", "needs", "shares"), link)
     return simulate(
         mechanism,
         REQUEST,
@@ -287,21 +280,27 @@ SHARES = (
 )
 
 
-def any_width(**changes: Any) -> dict[str, Any]:
-    seed = QuantisedSeedCodec(shape=(4, 32, 80))
-    return {"codecs": {"observation": AnyWidth(), "seed": seed}, **changes}
-
-
 def test_shares_go_from_ue_to_ue() -> None:
     result = run(decentralized(THREE, SHARES), **any_width())
     assert sorted(crossed(result)) == [
+        ("ask_1", "UE1"), ("ask_3", "UE3"),
         ("observe_1", "ES"), ("observe_2", "ES"), ("observe_3", "ES"),
+        ("report_1", "ES"), ("report_2", "ES"), ("report_3", "ES"),
         ("share_1_2", "UE2"), ("share_3_2", "UE2"),
     ]  # fmt: skip
     bits = {c.source: c.bits for c in result.ledger.crossings}
-    # Four bytes a number, one each for age, map and width, and eight for a map.
-    assert bits["share_1_2"] == 8 * (3 + 4 * 4 * 32 * 16)
-    assert bits["observe_2"] == 8 * (3 + 8 + 4 * 4 * 32 * 32)
+    # Four bytes a number, two for the width, one each for age and map, and eight for a map.
+    assert bits["share_1_2"] == 8 * (4 + 4 * 4 * 32 * 16)
+    assert bits["observe_2"] == 8 * (4 + 8 + 4 * 4 * 32 * 32)
+    assert (bits["report_2"], bits["ask_1"]) == (8 * 10, 8 * 8)
+
+
+def test_nothing_is_shared_before_all_have_reported_and_it_is_asked_for() -> None:
+    result = run(decentralized(THREE, SHARES), **any_width())
+    times = {c.source: c for c in result.ledger.crossings}
+    reported = max(times[f"report_{n}"].end_s for n in (1, 2, 3))
+    assert times["ask_1"].start_s >= reported
+    assert times["share_1_2"].start_s >= times["ask_1"].end_s
 
 
 def test_a_ue_shows_what_its_neighbours_see_where_it_sees_nothing() -> None:
@@ -465,14 +464,6 @@ def test_what_a_ue_holds_from_earlier_is_not_sent_again() -> None:
     assert choose(held=held) == ()
     held[UE2] = 0.5 * held[UE2]  # aged
     assert between(choose(held=held)) == {("UE1", "UE2", 16), ("UE3", "UE2", 16)}
-
-
-def test_whole_views_are_sent_for_codecs_of_one_shape() -> None:
-    chosen = choose(64, whole=True)
-    assert {s.columns for s in chosen} <= {tuple(c.view) for c in THREE.cameras}
-    assert len(chosen) == 2
-    result = run(decentralized(THREE, chosen))  # the codec carries views alone
-    assert {c.bits for c in result.ledger.crossings} == {MAPPED_BITS}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Observations as packets: a seed's own codec, with where it was seen and how long ago before it.
 
+Those of many users have any number of columns, so two bytes of that come first. Needs are the same
+without the seed.
+
 1 byte   age, on a scale of logarithms
 1 byte   0 for seen everywhere, 1 for a map that follows
 8 bytes  the map, if any: 8 x 8 cells, row by row, 1 where all of a cell was seen
@@ -8,7 +11,8 @@ rest     the seed
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,16 +51,12 @@ class ObservationCodec:
             raise CodecError(
                 f"{self.seed!r} sends symbols, an observation is bits; take a seed codec of bits"
             )
-        head = bytes([_age_code(feature.age_s)])
-        if feature.confidence is None or feature.confidence.min() >= 0.5:
-            return Packet(payload=head + b"\0" + packet.payload)
-        if feature.confidence.shape != values.shape[1:]:
+        if feature.confidence is not None and feature.confidence.shape != values.shape[1:]:
             raise CodecError(
                 f"confidence is {feature.confidence.shape}, the seed is {values.shape[1:]}; give it "
                 "one number for each latent"
             )
-        seen = np.packbits(_cells(feature.confidence)).tobytes()
-        return Packet(payload=head + b"\1" + seen + packet.payload)
+        return Packet(payload=_write_head(feature) + packet.payload)
 
     def decode(self, delivery: Delivery) -> Feature:
         """The seed, its age, and its confidence in latents.
@@ -64,21 +64,107 @@ class ObservationCodec:
         Raises:
             CodecError: If there is no head, or the seed's codec refuses the rest.
         """
-        payload = delivery.payload
-        mapped = len(payload) > 1 and payload[1] == 1
-        length = 2 + mapped * CELLS * CELLS // 8
-        if len(payload) < length or payload[1] > 1:
+        length, age_s, cells = _read_head(delivery.payload)
+        seed = self.seed.decode(replace(delivery, payload=delivery.payload[length:]))
+        confidence = None if cells is None else _spread(cells, seed.values.shape[1:])
+        return replace(seed, kind="observation", confidence=confidence, age_s=age_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideObservationCodec:
+    """Observations of any number of columns.
+
+    Args:
+        seed: Makes the seed's codec for so many columns.
+        columns: The most that there may be.
+    """
+
+    seed: Callable[[int], Codec] = field(repr=False)
+    columns: int
+
+    def encode(self, feature: Feature) -> Packet:
+        """Number of columns, then as `ObservationCodec`.
+
+        Raises:
+            CodecError: If there are too many columns, or `ObservationCodec` refuses it.
+        """
+        width = feature.values.shape[2]
+        self._check(width, "is to be sent")
+        packet = ObservationCodec(seed=self.seed(width)).encode(feature)
+        return Packet(payload=width.to_bytes(2, "little") + packet.payload)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        """The observation.
+
+        Raises:
+            CodecError: If it begins with no number of columns that there may be, or
+                `ObservationCodec` refuses the rest.
+        """
+        width = int.from_bytes(delivery.payload[:2], "little")
+        self._check(width, "arrived")
+        codec = ObservationCodec(seed=self.seed(width))
+        return codec.decode(replace(delivery, payload=delivery.payload[2:]))
+
+    def _check(self, width: int, what: str) -> None:
+        if not 1 <= width <= self.columns:
             raise CodecError(
-                f"an observation of {len(payload)} bytes beginning {payload[:2].hex() or 'nowhere'} "
-                "arrived; expected its age, 0 or 1, and a map of 8 bytes after a 1: both ends must "
-                "follow the same plan"
+                f"an observation of {width} columns {what}; expected 1 to {self.columns}: both ends "
+                "must follow the same plan"
             )
-        seed = self.seed.decode(replace(delivery, payload=payload[length:]))
-        confidence = None
-        if mapped:
-            bits = np.unpackbits(np.frombuffer(payload[2:length], np.uint8)).reshape(CELLS, CELLS)
-            confidence = _spread(bits, seed.values.shape[1:])
-        return replace(seed, kind="observation", confidence=confidence, age_s=_age_s(payload[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsCodec:
+    """Where a view was seen and how long ago, in two or ten bytes.
+
+    Args:
+        shape: Height and width of the view in latents.
+    """
+
+    shape: tuple[int, int]
+
+    def encode(self, feature: Feature) -> Packet:
+        """Age and map."""
+        return Packet(payload=_write_head(feature))
+
+    def decode(self, delivery: Delivery) -> Feature:
+        """Age, and confidence in latents.
+
+        Raises:
+            CodecError: If it is no head, or something follows it.
+        """
+        length, age_s, cells = _read_head(delivery.payload)
+        if length != len(delivery.payload):
+            raise CodecError(
+                f"needs of {len(delivery.payload)} bytes arrived, their head has {length}; expected "
+                "nothing after it: both ends must follow the same plan"
+            )
+        confidence = None if cells is None else _spread(cells, self.shape)
+        return Feature(kind="needs", values=None, confidence=confidence, age_s=age_s)
+
+
+def _write_head(feature: Feature) -> bytes:
+    head = bytes([_age_code(feature.age_s)])
+    if feature.confidence is None or feature.confidence.min() >= 0.5:
+        return head + b"\0"
+    return head + b"\1" + np.packbits(_cells(feature.confidence)).tobytes()
+
+
+def _read_head(payload: bytes) -> tuple[int, float, NDArray[np.uint8] | None]:
+    """Its length, the age in seconds, and the cells of the map, if there is one. [8, 8]"""
+    mapped = len(payload) > 1 and payload[1] == 1
+    length = 2 + mapped * CELLS * CELLS // 8
+    if len(payload) < length or payload[1] > 1:
+        raise CodecError(
+            f"an observation of {len(payload)} bytes beginning {payload[:2].hex() or 'nowhere'} "
+            "arrived; expected its age, 0 or 1, and a map of 8 bytes after a 1: both ends must "
+            "follow the same plan"
+        )
+    age_s = _age_s(payload[0])
+    if not mapped:
+        return length, age_s, None
+    bits = np.unpackbits(np.frombuffer(payload[2:length], np.uint8))
+    return length, age_s, bits.reshape(CELLS, CELLS)
 
 
 def _age_code(age_s: float) -> int:

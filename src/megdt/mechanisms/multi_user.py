@@ -4,8 +4,10 @@ The three levels of section II-C2 of the paper. In each, every UE senses its vie
 differ in whose features meet where:
 
 individual      each UE's with what the ES remembers around its view, on the UE
-decentralized   the same, and what other UEs share with it
+decentralized   each UE's with what others, and the ES, share with it by need, on the UE
 coordinated     all with what the ES remembers, on the ES, which sends all of it to everyone
+
+By need means: every UE reports to the ES what it sees, and the ES asks for what others can use.
 
 The ES's memory is the done feature of stage `remember`: an observation of the whole panorama. A
 feature that came earlier and has not been renewed is handed on as arrived, `aged`.
@@ -21,11 +23,11 @@ import numpy as np
 
 from megdt.errors import MechanismError
 from megdt.mechanisms.panorama import Camera, Columns, Panorama, cut, meet, place
-from megdt.mechanisms.sharing import Share, check_shares
+from megdt.mechanisms.sharing import check_shares
 from megdt.mechanisms.single_user import decode, fuse, observe
 from megdt.mechanisms.stages import Job, Mechanism, Stage
 from megdt.models import FACTOR
-from megdt.records import Feature, Kind, Side
+from megdt.records import Feature, Kind, Share, Side
 
 TILE_COLUMNS = 32
 """Of the panorama that the gate fuses at once: only those who see some of it are looked at, so the
@@ -68,8 +70,9 @@ def decentralized(panorama: Panorama, shares: Sequence[Share]) -> Mechanism:
 
     Args:
         panorama: Who sees what of it.
-        shares: Who sends what to whom, directly; see `choose_shares`. With `surroundings` before
-            them the ES tells each UE all that it tells it in `individual`.
+        shares: Who sends what to whom, directly, as `choose_shares` has it. Reports for that
+            choice, and what the ES asks for, cross too. With `surroundings` before them the ES
+            tells each UE all that it tells it in `individual`.
 
     Raises:
         MechanismError: If a share is from or to a side that has no camera, from a UE to itself, of
@@ -79,9 +82,10 @@ def decentralized(panorama: Panorama, shares: Sequence[Share]) -> Mechanism:
     check_shares(panorama, shares)
     return _on_ues(
         "decentralized",
-        "Decentralized generation (section II-C2): UEs send each other what they need of their views, and each fuses what has come with its own.",
+        "Decentralized generation (section II-C2): UEs report what they see, send each other what is needed of it, and each fuses what has come with its own view.",
         panorama,
         shares,
+        by_need=True,
     )
 
 
@@ -122,7 +126,9 @@ def surroundings(panorama: Panorama) -> tuple[Share, ...]:
     )
 
 
-def _on_ues(name: str, about: str, panorama: Panorama, shares: Sequence[Share]) -> Mechanism:
+def _on_ues(
+    name: str, about: str, panorama: Panorama, shares: Sequence[Share], *, by_need: bool = False
+) -> Mechanism:
     """Every UE fuses its own observation and what is sent to it; the ES refreshes its memory."""
     cameras = panorama.cameras
     to: dict[Side, list[Share]] = {camera.side: [] for camera in cameras}
@@ -134,7 +140,8 @@ def _on_ues(name: str, about: str, panorama: Panorama, shares: Sequence[Share]) 
         stages=(
             _given("remember", Side.ES, "observation"),
             *(stage for camera in cameras for stage in _look(panorama, camera)),
-            *(_share(panorama, share) for share in shares),
+            *(_ask(panorama, shares) if by_need else ()),
+            *(_share(panorama, share, by_need=by_need) for share in shares),
             *(_refresh(panorama, camera) for camera in cameras),
             *(stage for c in cameras for stage in _show(panorama, c, to[c.side])),
         ),
@@ -157,11 +164,41 @@ def _look(panorama: Panorama, camera: Camera) -> tuple[Stage, Stage]:
     )  # fmt: skip
 
 
-def _share(panorama: Panorama, share: Share) -> Stage:
+def _ask(panorama: Panorama, shares: Sequence[Share]) -> tuple[Stage, ...]:
+    """Every UE says what it sees and for how long, the ES what it wants of each for the others."""
+    reports, askings = [], []
+    for camera in panorama.cameras:
+        number = camera.number
+        reports.append(
+            Stage(
+                name=f"report_{number}", side=camera.side, inputs=(f"observe_{number}",),
+                makes="needs", run=report,
+            )
+        )  # fmt: skip
+        wanted = tuple(share for share in shares if share.source == camera.side)
+        if wanted:
+            askings.append(
+                Stage(
+                    name=f"ask_{number}", side=Side.ES, inputs=("choose",), makes="shares",
+                    run=partial(pick, source=camera.side),
+                )
+            )  # fmt: skip
+    names = tuple(stage.name for stage in reports)
+    choose = Stage(
+        name="choose", side=Side.ES, inputs=names, optional=names, makes="shares",
+        run=partial(ask_for, shares=tuple(shares)),
+    )  # fmt: skip
+    return (*reports, choose, *askings)
+
+
+def _share(panorama: Panorama, share: Share, *, by_need: bool) -> Stage:
     source = _source(panorama, share.source)
+    asked: tuple[str, ...] = ()
+    if by_need:
+        asked = (f"ask_{share.source.removeprefix('UE')}" if share.source.is_ue else "choose",)
     return Stage(
-        name=share.name, side=share.source, inputs=(source.stage,), makes="observation",
-        run=partial(cut_columns, source=source, wanted=share.columns),
+        name=share.name, side=share.source, inputs=(source.stage, *asked), makes="observation",
+        run=partial(cut_columns, source=source, share=share),
     )  # fmt: skip
 
 
@@ -214,12 +251,39 @@ def observe_view(job: Job, image: Feature, *, panorama: Panorama, camera: Camera
     return panorama.doubt_edges(observe(job, image), camera)
 
 
-def cut_columns(
-    job: Job, observation: Feature, *, source: Source, wanted: tuple[int, ...]
-) -> Feature:
-    """The columns of an observation that another side can use."""
+def report(job: Job, observation: Feature) -> Feature:
+    """What an observation shows, and how old it is, without what it shows there."""
     del job
-    return cut(observation, source.columns, wanted, who=source.who)
+    return replace(observation, kind="needs", values=None)
+
+
+def ask_for(job: Job, *reports: Feature | None, shares: tuple[Share, ...]) -> Feature:
+    """Who is to send what to whom, once all have reported; `choose_shares` has chosen it."""
+    del job, reports
+    return Feature(kind="shares", values=shares)
+
+
+def pick(job: Job, shares: Feature, *, source: Side) -> Feature:
+    """What is wanted of one side."""
+    del job
+    return replace(shares, values=tuple(s for s in shares.values if s.source == source))
+
+
+def cut_columns(
+    job: Job, observation: Feature, asked: Feature | None = None, *, source: Source, share: Share
+) -> Feature:
+    """The columns of an observation that another side can use; those that are asked for, if so.
+
+    Raises:
+        MechanismError: If what was asked for does not hold the share.
+    """
+    del job
+    if asked is not None and share not in asked.values:
+        raise MechanismError(
+            f"{source.who} was asked for {len(asked.values)} shares, {share.name} is not among "
+            "them or has other columns: both ends must follow the same plan"
+        )
+    return cut(observation, source.columns, share.columns, who=source.who)
 
 
 def fuse_window(

@@ -6,7 +6,6 @@ By need: what a side has and another wants and has not, as far as a budget of bi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from megdt.errors import MechanismError
 from megdt.mechanisms.panorama import Columns, Panorama, meet
-from megdt.records import Side
+from megdt.records import Share, Side
 
 WORTH = 0.05
 """Mean gain over a column, of 1, below which it is not worth being sent."""
@@ -22,29 +21,6 @@ WORTH = 0.05
 HALF_LIFE_S = 86_400.0
 """Age at which an observation is worth half: in the garden skies change from day to day, and flowers
 within ten."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Columns that one side sends to a UE because it can use them.
-
-    Args:
-        source: Another UE, of its view; or the ES, of its memory.
-        target: A UE.
-        columns: Of the panorama, rising.
-    """
-
-    source: Side
-    target: Side
-    columns: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """Of the stage that makes it, and of the feature that crosses."""
-        to = self.target.removeprefix("UE")
-        return (
-            f"share_{self.source.removeprefix('UE')}_{to}" if self.source.is_ue else f"recall_{to}"
-        )
 
 
 def choose_shares(
@@ -56,7 +32,6 @@ def choose_shares(
     cost_bits: Callable[[int], float],
     requests: Mapping[Side, NDArray[np.float32]] | None = None,
     held: Mapping[Side, NDArray[np.float32]] | None = None,
-    whole: bool = False,
 ) -> tuple[Share, ...]:
     """Who sends what to whom, by need (after Hu et al., Where2comm, arXiv:2209.12836).
 
@@ -77,7 +52,6 @@ def choose_shares(
             [height, window]
         held: What a UE has of its extended view beside its own observation, from earlier shares:
             confidence halved with age likewise, see `worth`. [height, window]
-        whole: Whether shares are whole views (or memories), for codecs of one shape.
 
     Returns:
         The same for the same arguments, most needed first.
@@ -88,7 +62,7 @@ def choose_shares(
     needs = _Needs(panorama, confidences, ages_s, requests, held)
     chosen: list[Share] = []
     left = budget_bits
-    best = {side: needs.best(side, left, cost_bits, whole) for side in needs.wanted}
+    best = {side: needs.best(side, left, cost_bits) for side in needs.wanted}
     while any(best.values()):
         # The first of those that are alike, in the order of the cameras.
         side = max(best, key=lambda s: 0.0 if (b := best[s]) is None else b[0])
@@ -100,7 +74,7 @@ def choose_shares(
             chosen.append(share)
             left -= cost
             needs.meet(share)
-        best[side] = needs.best(side, left, cost_bits, whole)
+        best[side] = needs.best(side, left, cost_bits)
     return tuple(chosen)
 
 
@@ -161,7 +135,7 @@ class _Needs:
             ]
 
     def best(
-        self, side: Side, budget_bits: float, cost_bits: Callable[[int], float], whole: bool
+        self, side: Side, budget_bits: float, cost_bits: Callable[[int], float]
     ) -> tuple[float, Share] | None:
         """The share that meets most need of a UE a bit; None where none does within the budget."""
         found: tuple[float, Share] | None = None
@@ -170,7 +144,7 @@ class _Needs:
             gain = np.maximum(offered - self.has[side][:, here], 0) * self.wanted[side][:, here]
             by_column = gain.mean(0)
             needed = by_column >= WORTH
-            sent = tuple(self.offers[source][0] if whole else np.asarray(columns)[needed].tolist())
+            sent = tuple(np.asarray(columns)[needed].tolist())
             if not needed.any() or (cost := cost_bits(len(sent))) > budget_bits:
                 continue
             rate = float(by_column[needed].sum()) / cost
