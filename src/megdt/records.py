@@ -399,6 +399,9 @@ class Plan:
     sketch_bits: int | None = None
     """Budget for sketches; None for 0.03 bit a pixel."""
 
+    share_bits: int | None = None
+    """Budget for all that UEs, and the ES, share in a round of `decentralized`; None for all that
+    anyone can use."""
     symbol_rate: float = 1.0
     """Share of the analog seed's channel uses that the codecs jscc and hybrid take, 1/8 to 1."""
     told_snr_db: float | None = None
@@ -410,12 +413,9 @@ class Plan:
     """Checksum of the joint code's networks at the other end, where it has named it."""
 
     def __post_init__(self) -> None:
-        if self.image_bits is not None:
-            _check_range("image_bits", self.image_bits, 0, 2**40)
-        if self.seed_bits is not None:
-            _check_range("seed_bits", self.seed_bits, 0, 2**40)
-        if self.sketch_bits is not None:
-            _check_range("sketch_bits", self.sketch_bits, 0, 2**40)
+        for name in ("image_bits", "seed_bits", "sketch_bits", "share_bits"):
+            if (bits := getattr(self, name)) is not None:
+                _check_range(name, bits, 0, 2**40)
 
 
 @dataclass(frozen=True, kw_only=True)

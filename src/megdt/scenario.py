@@ -1,6 +1,6 @@
 """Scenarios: the one place that turns TOML, and options of the command line, into objects.
 
-A scenario has five tables. Every key is a field of the dataclass named here, which holds its
+A scenario has six tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
@@ -9,6 +9,7 @@ default and its meaning:
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
+    [world]    World below           ues, spacing_m, memory_days, hidden
 
 To add a mechanism or a codec, add it to the dict here.
 """
@@ -18,9 +19,9 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -39,16 +40,20 @@ from megdt.codecs.jscc import (
     choose_share,
     map_size,
 )
-from megdt.codecs.observation import ObservationCodec
-from megdt.codecs.progressive import ProgressiveSeedCodec
+from megdt.codecs.observation import NeedsCodec, ObservationCodec, WideObservationCodec
+from megdt.codecs.progressive import HEADER_BYTES, ProgressiveSeedCodec
 from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
+from megdt.codecs.shares import SharesCodec
 from megdt.codecs.sketch import SketchCodec
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.execute import air_rng
+from megdt.mechanisms.multi_user import coordinated, decentralized, individual
+from megdt.mechanisms.panorama import EDGE_COLUMNS, Camera, Panorama
+from megdt.mechanisms.sharing import choose_shares
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
@@ -64,7 +69,20 @@ from megdt.mechanisms.single_user import (
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
-from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side, Style
+from megdt.records import (
+    Delivery,
+    Feature,
+    Kind,
+    Mode,
+    Part,
+    Plan,
+    Request,
+    Result,
+    Share,
+    Side,
+    Style,
+)
+from megdt.worlds.scene import VIEW_EXTENT_M
 
 MechanismFactory = Callable[["Scenario"], Mechanism]
 """Makes a mechanism of what all sides agree on."""
@@ -87,7 +105,14 @@ def _always(mechanism: Mechanism) -> MechanismFactory:
     return lambda scenario: mechanism
 
 
-MECHANISMS: dict[str, MechanismFactory] = {m.name: _always(m) for m in _ONE_USER}
+MECHANISMS: dict[str, MechanismFactory] = {
+    **{m.name: _always(m) for m in _ONE_USER},
+    "individual": lambda scenario: individual(scenario.panorama),
+    "decentralized": lambda scenario: decentralized(scenario.panorama, scenario.shares),
+    "coordinated": lambda scenario: coordinated(scenario.panorama),
+}
+
+MANY_USERS = ("individual", "decentralized", "coordinated")
 
 
 CodecFactory = Callable[["Scenario"], Codec]
@@ -183,7 +208,26 @@ def _air_of(scenario: Scenario, kind: Kind) -> np.random.Generator:
 
 
 def _observation_codec(name: str) -> CodecFactory:
-    return lambda scenario: ObservationCodec(seed=CODECS["seed"][name](scenario))
+    def make(scenario: Scenario) -> Codec:
+        view = CODECS["seed"][name](scenario)
+        if not scenario.for_many:
+            return ObservationCodec(seed=view)
+        assert isinstance(view, ProgressiveSeedCodec | QuantisedSeedCodec)
+        return WideObservationCodec(seed=partial(_of_width, view), columns=scenario.panorama.width)
+
+    return make
+
+
+def _of_width(
+    codec: ProgressiveSeedCodec | QuantisedSeedCodec, width: int
+) -> ProgressiveSeedCodec | QuantisedSeedCodec:
+    """The same for so many columns, at as many bits a column."""
+    channels, height, columns = codec.shape
+    shape = channels, height, width
+    if isinstance(codec, QuantisedSeedCodec) or codec.budget_bits is None:
+        return replace(codec, shape=shape)
+    bits = max(round(codec.budget_bits * width / columns), 8 * HEADER_BYTES)
+    return replace(codec, shape=shape, budget_bits=bits)
 
 
 CODECS: dict[Kind, dict[str, CodecFactory]] = {
@@ -201,7 +245,7 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
             shape=scenario.seed_shape, mode=scenario.plan.mode
         ),
         "progressive": lambda scenario: ProgressiveSeedCodec(
-            shape=scenario.seed_shape, budget_bits=scenario.plan.seed_bits
+            shape=scenario.seed_shape, budget_bits=scenario.seed_bits
         ),
         "jscc": jscc_codec,
         "hybrid": hybrid_codec,
@@ -209,6 +253,8 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
     "observation": {
         name: _observation_codec(name) for name in ("progressive", "int8", "float16", "float32")
     },
+    "needs": {"map": lambda scenario: NeedsCodec(shape=scenario.view_shape[1:])},
+    "shares": {"runs": lambda scenario: SharesCodec()},
     "sketch": {
         "edges": _sketch_codec("edges"),
         "layout": _sketch_codec("layout"),
@@ -230,6 +276,8 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "recipe": "text",
         "seed": "int8",
         "observation": "int8",
+        "needs": "map",
+        "shares": "runs",
         "sketch": "thumbnail",
         "image": "webp",
     },
@@ -238,13 +286,15 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "recipe": "text",
         "seed": "analog",
         "observation": "int8",
+        "needs": "map",
+        "shares": "runs",
         "sketch": "thumbnail",
         "image": "analog",
     },
 }
 
 
-TABLES = ("request", "plan", "codecs", "link", "devices")
+TABLES = ("request", "plan", "codecs", "link", "devices", "world")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +304,36 @@ class Devices:
     es: str = "edge_gpu"
     ue: str = "phone"
 
-    def profiles(self) -> dict[Side, DeviceProfile]:
-        """The profiles by side."""
-        return {Side.ES: load_profile(self.es), Side.UE: load_profile(self.ue)}
+    def profiles(self, sides: Iterable[Side]) -> dict[Side, DeviceProfile]:
+        """The profiles by side; all UEs are alike."""
+        ue, es = load_profile(self.ue), load_profile(self.es)
+        return {side: ue if side.is_ue else es for side in sides}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What the sides of a scenario see: a garden, drawn from the request's rng_seed.
+
+    Raises:
+        ScenarioError: If a number is out of its range.
+    """
+
+    ues: int = 4
+    """Cameras, where there are many; evenly along the garden, which goes on a little at both ends."""
+    spacing_m: float = 2.0
+    """From one camera to the next; each sees 4 m."""
+    memory_days: float = 3.0
+    """How long ago the ES saw what it remembers."""
+    hidden: float = 0.0
+    """Share of each view that something before the camera hides."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("ues", 1, 64), ("spacing_m", 0.125, 100), ("memory_days", 0, 10_000), ("hidden", 0, 0.9),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ScenarioError(f"[world] {name} is {value}, it goes from {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +344,9 @@ class Scenario:
     plan: Plan
     link: RadioLink | PaperLink
     devices: Devices = Devices()
+    world: World = World()
+    chosen_shares: tuple[Share, ...] | None = None
+    """Who sends what to whom under `decentralized`; as if nothing were hidden where left out."""
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -274,10 +354,92 @@ class Scenario:
         return MECHANISMS[self.plan.mechanism](self)
 
     @property
-    def seed_shape(self) -> tuple[int, int, int]:
-        """Of the default bundle's seeds. [latent_channels, height, width]"""
+    def for_many(self) -> bool:
+        """Whether it has several UEs along a panorama."""
+        return self.plan.mechanism in MANY_USERS
+
+    @cached_property
+    def panorama(self) -> Panorama:
+        """Who sees what of it, where there are many UEs."""
+        view = self.request.size_px // FACTOR
+        margin = view // 2 - EDGE_COLUMNS
+        apart = round(self.world.spacing_m * view / VIEW_EXTENT_M)
+        cameras = tuple(
+            Camera(side=Side.ue(number + 1), column=margin + number * apart, width=view)
+            for number in range(self.world.ues)
+        )
+        width = (self.world.ues - 1) * apart + view + 2 * margin
+        return Panorama(width=width, cameras=cameras, margin=margin)
+
+    @cached_property
+    def shares(self) -> tuple[Share, ...]:
+        """Who sends what to whom under `decentralized`."""
+        if self.chosen_shares is not None:
+            return self.chosen_shares
+        blank = Feature(kind="observation", values=np.zeros(self.view_shape, np.float32))
+        seen = {c.side: self.panorama.doubt_edges(blank, c) for c in self.panorama.cameras}
+        return self.choose_shares(seen)
+
+    def choose_shares(self, seen: Mapping[Side, Feature]) -> tuple[Share, ...]:
+        """Who is to send what to whom.
+
+        Args:
+            seen: Observations of the UEs that report, with what they see and how old it is.
+        """
+        rows = self.view_shape[1]
+        reports = {side: self._reported(observation) for side, observation in seen.items()}
+        everywhere = np.ones((rows, self.panorama.width), np.float32)
+        ages_s = {side: report.age_s for side, report in reports.items()}
+        budget = self.plan.share_bits
+        return choose_shares(
+            self.panorama,
+            {
+                Side.ES: everywhere,
+                **{
+                    side: np.ones(self.view_shape[1:], np.float32)
+                    if report.confidence is None
+                    else report.confidence
+                    for side, report in reports.items()
+                },
+            },
+            {Side.ES: self.world.memory_days * 86_400, **ages_s},
+            budget_bits=math.inf if budget is None else budget,
+            cost_bits=lru_cache(self._share_bits),
+        )
+
+    def _reported(self, observation: Feature) -> Feature:
+        """What the ES hears of an observation."""
+        codec = self.codec("needs")
+        packet = codec.encode(replace(observation, kind="needs", values=None))
+        return codec.decode(Delivery(payload=packet.payload))
+
+    def _share_bits(self, columns: int) -> int:
+        """What so many columns of a typical observation take."""
+        shape = (*self.view_shape[:2], columns)
+        values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        sample = Feature(kind="observation", values=values)
+        return self.codec("observation").encode(sample).bits
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """Of one view's seed. [latent_channels, height, width]"""
         side = self.request.size_px // FACTOR
         return LATENT_CHANNELS, side, side
+
+    @property
+    def seed_shape(self) -> tuple[int, int, int]:
+        """Of the seeds that cross: of the whole panorama under `coordinated`, else of one view.
+        [latent_channels, height, width]
+        """
+        channels, height, width = self.view_shape
+        wide = self.panorama.width if self.plan.mechanism == "coordinated" else width
+        return channels, height, wide
+
+    @property
+    def seed_bits(self) -> int | None:
+        """Budget of a seed that crosses: as many bits a column as the plan gives a view."""
+        bits, shape = self.plan.seed_bits, self.seed_shape
+        return None if bits is None else round(bits * shape[2] / shape[1])
 
     def run(
         self,
@@ -294,7 +456,7 @@ class Scenario:
             models=models,
             codecs=codecs,
             links=dict.fromkeys(codecs, self.link),
-            devices=self.devices.profiles(),
+            devices=self.devices.profiles(self.mechanism.sides),
             done=done,
             progress=progress,
         )
@@ -310,6 +472,7 @@ class Scenario:
             "plan": asdict(self.plan),
             "link": asdict(self.link),
             "devices": asdict(self.devices),
+            "world": asdict(self.world),
         }
         parts["codecs"] = parts["plan"].pop("codecs")
         # TOML has no null: what is left out is None.
@@ -434,7 +597,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link, devices; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices, world; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
@@ -458,12 +621,14 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     link_source = f"{source} in paper mode" if mode == "paper" else source
     link = _check_table(tables, "link", link_type, link_source)
     devices = Devices(**_check_table(tables, "devices", Devices, source))
-    devices.profiles()  # an unknown one is said before anything runs
+    devices.profiles((Side.ES, Side.UE))  # an unknown one is said before anything runs
+    world = World(**_check_table(tables, "world", World, source))
     return Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
         devices=devices,
+        world=world,
     )
 
 

@@ -31,6 +31,7 @@ from megdt.mechanisms.single_user import (
 from megdt.mechanisms.stages import Job
 from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result
 from megdt.scenario import Scenario, parse_scenario, told_snr_db
+from megdt.sensing import sense
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress
@@ -145,26 +146,12 @@ def transmit(
 
 
 def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
-    """Run a scenario once, whatever it takes: a UE that senses sees a view of the garden, and an ES
-    that remembers has seen it three days before.
-    """
+    """Run a scenario once, whatever it takes: who senses sees the scenario's world."""
     from megdt.models.bundle import GENERATING
 
     _load(scenario, bundle, GENERATING)
-    request = scenario.request
-    features = {}
-    stages = {stage.name for stage in scenario.mechanism.stages}
-    if stages & {"sense", "remember"}:
-        from megdt.worlds.garden import draw_view
-
-        garden, view = draw_view(request.rng_seed, size_px=request.size_px)
-        before, now = garden.render(view), garden.later(3).render(view)
-        seen = {
-            "sense": Feature(kind="image", values=now),
-            "remember": Feature(kind="image", values=before, age_s=3 * 86_400.0),
-        }
-        features = {name: feature for name, feature in seen.items() if name in stages}
-    return scenario.run(bundle, done=Part(features=features))
+    sensed = sense(scenario, bundle)
+    return sensed.scenario.run(bundle, done=sensed.done)
 
 
 def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
@@ -174,7 +161,7 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
     runs = {stage.run for stage in mechanism.stages}
     if redraw in runs:
         bundle.load("denoiser", "sketch_adapter")
-    if fuse in runs:
+    if fuse in runs or scenario.for_many:
         bundle.load("gate")
     crossing = {edge.source.makes for edge in mechanism.edges}
     rng = np.random.default_rng(0)
@@ -183,7 +170,7 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         "seed": rng.standard_normal(scenario.seed_shape).astype(np.float32),
         "sketch": np.zeros((size, size, 3), np.uint8),
     }
-    samples["observation"] = samples["seed"]
+    samples["observation"] = rng.standard_normal(scenario.view_shape).astype(np.float32)
     for kind, values in samples.items():
         if kind in crossing:
             # Once in vain: they read their networks, or compile what they are made of.

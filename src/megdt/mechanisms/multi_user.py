@@ -33,6 +33,9 @@ TILE_COLUMNS = 32
 """Of the panorama that the gate fuses at once: only those who see some of it are looked at, so the
 work grows with the panorama and not with the UEs times the panorama."""
 
+SURE = 0.5
+"""Confidence from which on an observation is believed; below, where there is no other."""
+
 REACH_COLUMNS = 8
 """How far the gate looks beyond a position: one step of pooling and seven convolutions of 3."""
 
@@ -295,8 +298,20 @@ def fuse_window(
         MechanismError: If none is there, or one has another shape than its source says.
     """
     there = zip(observations, sources, strict=True)
-    placed = (place(o, s.columns, window, who=s.who) for o, s in there if o is not None)
-    return fuse(job, *placed)
+    placed = [place(o, s.columns, window, who=s.who) for o, s in there if o is not None]
+    return fuse(job, *_without_doubt(placed))
+
+
+def _without_doubt(observations: Sequence[Feature]) -> list[Feature]:
+    """Who is in doubt has no say where another is sure: the gate would believe it a little."""
+    maps = [o.confidence for o in observations if o.confidence is not None]
+    if len({seen.shape for seen in maps}) != 1:
+        return list(observations)  # which the gate refuses
+    sure = np.max(maps, axis=0, initial=0) >= SURE
+    return [
+        replace(o, confidence=np.where(sure & (seen < SURE), np.float32(0), seen))
+        for o, seen in zip(observations, maps, strict=True)
+    ]
 
 
 def decode_shown(job: Job, seed: Feature, *, window: range, shown: range) -> Feature:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megdt.errors import MechanismError
 from megdt.mechanisms.stages import Job, Mechanism, Stage
@@ -102,13 +103,20 @@ def encode(job: Job, image: Feature) -> Feature:
 def observe(job: Job, image: Feature) -> Feature:
     """Picture to latent, with where and how long ago it was seen."""
     latent = job.models.encode(image.values[None])[0]
-    seen = image.confidence
-    if seen is not None:
-        # The encoder mixes what is hidden into the latents next to it.
-        padded = np.pad(seen, 1, constant_values=1)
-        rows = np.minimum.reduce([padded[:-2], padded[1:-1], padded[2:]])
-        seen = np.minimum.reduce([rows[:, :-2], rows[:, 1:-1], rows[:, 2:]])
-    return replace(image, kind="observation", values=latent, confidence=seen)
+    return replace(
+        image, kind="observation", values=latent, confidence=seen_in_latents(image.confidence)
+    )
+
+
+def seen_in_latents(seen: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """What latents can be believed of a picture that is hidden in places. [height, width]"""
+    if seen is None:
+        return None
+    # The encoder mixes what is hidden into the latents next to it.
+    padded = np.pad(seen, 1, constant_values=1)
+    rows = np.minimum.reduce([padded[:-2], padded[1:-1], padded[2:]])
+    believed: NDArray[np.float32] = np.minimum.reduce([rows[:, :-2], rows[:, 1:-1], rows[:, 2:]])
+    return believed
 
 
 def remember(job: Job) -> Feature:
