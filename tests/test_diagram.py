@@ -25,7 +25,7 @@ def test_every_mechanism_is_drawn_with_all_its_stages_and_crossings(name: str) -
     drawing = ElementTree.fromstring(as_svg(mechanism, scenario.plan.codecs))
     shown = {node.text for node in drawing.iter(f"{SVG}text")}
     assert shown >= {stage.name for stage in mechanism.stages} | set(mechanism.sides)
-    assert sum(1 for _ in drawing.iter(f"{SVG}line")) == len(mechanism.edges) + 2
+    assert sum(1 for _ in drawing.iter(f"{SVG}line")) == len(mechanism.edges) + len(mechanism.sides)
 
 
 def test_a_run_labels_crossings_with_bits_and_stages_with_time(bundle: Bundle) -> None:

@@ -17,7 +17,7 @@ from megdt.cli import app
 from megdt.link.energy import DEVICES
 from megdt.link.radio import CHANNELS, DEFAULT_SNR_DB, RadioLink
 from megdt.records import Plan, Request
-from megdt.scenario import CODECS, MECHANISMS, Devices
+from megdt.scenario import CODECS, MECHANISMS, Devices, World
 from megdt.trial import BASELINES
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +94,7 @@ def test_every_command_and_option_is_documented() -> None:
     "key",
     [
         f.name
-        for kind in (Request, Plan, RadioLink, Devices)
+        for kind in (Request, Plan, RadioLink, Devices, World)
         for f in fields(kind)
         if f.name != "codecs"
     ]

@@ -16,6 +16,9 @@ from megdt.records import Computation, Kind, Ledger, Side
 _LANE = 48
 """Characters from one lane of the text to the next."""
 
+_NARROW = 12
+"""The same, where there are many."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
@@ -84,19 +87,23 @@ def _time(seconds: float) -> str:
 
 
 def as_text(mechanism: Mechanism, codecs: Mapping[Kind, str], ledger: Ledger | None = None) -> str:
-    """The drawing in lines of text, at most 80 characters wide with two sides."""
+    """The drawing in lines of text, at most 80 characters wide with four UEs."""
     lanes = _lanes(mechanism)
-    lines = ["".join(side.ljust(_LANE) for side in lanes).rstrip()]
+    few = len(lanes) <= 2
+    lane = _LANE if few else _NARROW
+    lines = ["".join(side.ljust(lane) for side in lanes).rstrip()]
     for row in _rows(mechanism, codecs, ledger):
-        start = row.left * _LANE
+        start = lane * row.left
         if row.to is None:
             lines.append(" " * start + "  ".join(filter(None, (row.label, row.note))))
             continue
-        width = (row.right - row.left) * _LANE - 1
-        text = f" {row.label}{': ' + row.note if row.note else ''} "
-        dashes = text.center(width - 2, "─")
-        arrow = f"◀─{dashes}" if row.to == row.left else f"─{dashes}▶"
-        lines.append(" " * start + arrow)
+        length = lane * row.right - start - 2
+        label = f" {': '.join(filter(None, (row.label, row.note)))} "
+        line = label.center(length, "─") if few else "─" * length
+        arrow = f"◀{line}" if row.to == row.left else f"{line}▶"
+        # Narrow lanes leave no room in the arrow: what crosses stands right of all lanes.
+        beside = "" if few else " " * (lane * (len(lanes) - 1) - start - length) + label
+        lines.append((" " * start + arrow + beside).rstrip())
     return "\n".join(lines)
 
 

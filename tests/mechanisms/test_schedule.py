@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megdt.link.energy import load_profile
-from megdt.mechanisms.schedule import SLOT_S, make_ledger
+from megdt.mechanisms.schedule import make_ledger
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Computation, Crossing, Feature, Line, Side, Uses
 
@@ -89,9 +89,20 @@ def send_two(sides: tuple[Side, Side], to: tuple[Side, Side]) -> tuple[float, fl
 
 
 def test_packets_in_one_band_take_turns() -> None:
-    first, second = send_two((UE1, UE2), (ES, ES))
-    assert second == pytest.approx(0.2)
-    assert first == pytest.approx(0.2 - SLOT_S)
+    assert send_two((UE1, UE2), (ES, ES)) == pytest.approx((0.2, 0.2))
+
+
+def test_a_packet_that_comes_later_takes_its_part_at_once_and_a_short_one_is_over_sooner() -> None:
+    mechanism = Mechanism(
+        name="m",
+        stages=(stage("a", UE1), stage("b", UE2), stage("c", ES, "a"), stage("d", ES, "b")),
+    )
+    ends = lay_out(mechanism, {
+        ("a", ES): [crossed("a", (UE1, ES), 0.1, 0.1)],
+        ("b", ES): [crossed("b", (UE2, ES), 0.02, 0.07)],
+    })  # fmt: skip
+    # From 0.05 on both have half of the band: 0.04 for the short one, which took 0.02 of the other.
+    assert ends == {("a", ES): pytest.approx(0.12), ("b", ES): pytest.approx(0.09)}
 
 
 def test_up_and_down_have_a_band_each() -> None:

@@ -1,8 +1,9 @@
 """When everything happens: what a generation has cost, laid out on a clock that starts with it.
 
 A side's processor does one thing at a time. Each direction of the air (up to the ES, down from it,
-between UEs) is a band that all packets in it share: slot by slot in turn, as under a round robin
-scheduler. What waits for an answer or for its own processing holds no band. Computing and sending
+between UEs) is a band that all packets in it share in equal parts, as under a round robin scheduler
+with slots far shorter than packets. (A proportionally fair one gives the same parts wherever
+channels do not change while packets wait for each other.) What waits for an answer or for its own processing holds no band. Computing and sending
 overlap wherever the graph allows.
 """
 
@@ -18,9 +19,6 @@ from megdt.records import Computation, Crossing, Ledger, Line, Side
 
 if TYPE_CHECKING:
     import simpy
-
-SLOT_S = 1e-3
-"""For which a packet has its band to itself, before it is another one's turn."""
 
 
 def make_ledger(
@@ -80,6 +78,49 @@ def direction(crossing: Crossing) -> str:
     return "down" if not crossing.from_side.is_ue else "between UEs"
 
 
+class _Band:
+    """All that is on the air in one direction, each packet with an equal part of the band."""
+
+    def __init__(self, environment: simpy.Environment) -> None:
+        self.environment = environment
+        self.left_s: dict[simpy.Event, float] = {}
+        """What each packet would still take with the band to itself, by the event of its end."""
+        self.since = 0.0
+        self.version = 0
+
+    def send(self, airtime_s: float) -> simpy.Event:
+        """Put a packet on the air; what is returned happens when it is over."""
+        self._catch_up()
+        over = self.environment.event()
+        self.left_s[over] = airtime_s
+        self._go_on()
+        return over
+
+    def _catch_up(self) -> None:
+        passed = self.environment.now - self.since
+        self.since = self.environment.now
+        for over in self.left_s:
+            self.left_s[over] -= passed / len(self.left_s)
+
+    def _go_on(self) -> None:
+        """Until the next packet is over, or another comes."""
+        self.version += 1
+        if self.left_s:
+            next_s = max(min(self.left_s.values()), 0.0) * len(self.left_s)
+            self.environment.process(self._end_next(next_s, self.version))
+
+    def _end_next(self, seconds: float, version: int) -> Process:
+        yield self.environment.timeout(seconds)
+        if version != self.version:
+            return  # another one came meanwhile
+        self._catch_up()
+        least = min(self.left_s.values())
+        for over in [o for o, left in self.left_s.items() if left <= least]:
+            del self.left_s[over]
+            over.succeed()
+        self._go_on()
+
+
 Process = Generator["simpy.Event", Any, None]
 
 
@@ -96,7 +137,7 @@ class _Clock:
 
         self.environment = simpy.Environment()
         self.processors = {s: simpy.Resource(self.environment) for s in self.mechanism.sides}
-        self.bands: dict[str, simpy.Resource] = {}
+        self.bands: dict[str, _Band] = {}
         self.timed: dict[object, list[Line]] = {}
         self.ready: dict[object, simpy.Event] = {}
         for step in self.mechanism.steps:
@@ -131,19 +172,11 @@ class _Clock:
             yield self.environment.timeout(line.seconds)
 
     def _cross(self, key: object, line: Crossing) -> Process:
-        import simpy
-
-        band = self.bands.setdefault(direction(line), simpy.Resource(self.environment))
+        band = self.bands.setdefault(direction(line), _Band(self.environment))
         started = self.environment.now
-        left = min(line.airtime_s, line.latency_s)
-        yield self.environment.timeout(line.latency_s - left)
-        while left > 0:
-            with band.request() as turn:
-                yield turn
-                # Alone in the band it keeps it.
-                spent = min(left, SLOT_S) if band.queue else left
-                yield self.environment.timeout(spent)
-            left -= spent
+        on_air_s = min(line.airtime_s, line.latency_s)
+        yield self.environment.timeout(line.latency_s - on_air_s)
+        yield band.send(on_air_s)
         self._note(key, replace(line, start_s=started, end_s=self.environment.now))
 
     def _note(self, key: object, line: Line) -> None:
