@@ -98,7 +98,10 @@ def _sense_view(scenario: Scenario) -> Sensed:
     return Sensed(
         scenario=scenario,
         done=Part(features=given),
-        truth={s.name: now for s in scenario.mechanism.stages if s.makes == "image" and s.inputs},
+        # Who has a prompt makes what it says, not what is there.
+        truth={}
+        if "ask" in stages
+        else {s.name: now for s in scenario.mechanism.stages if s.makes == "image" and s.inputs},
     )
 
 

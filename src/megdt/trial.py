@@ -122,7 +122,7 @@ def generate(
     """Run a scenario; judge it against the picture decoded where its latent was made."""
     from megdt.models.bundle import GENERATING
 
-    _load(scenario, bundle, GENERATING)
+    load(scenario, bundle, GENERATING)
     result = scenario.run(bundle, progress=progress)
     error_free = _error_free(scenario, result, bundle, needed=baseline is not None)
     return _compare(_judge(scenario, result, error_free), bundle, baseline)
@@ -139,7 +139,7 @@ def transmit(
         bundle: The autoencoder.
         baseline: One of BASELINES, or None.
     """
-    _load(scenario, bundle, ("encoder", "decoder"))
+    load(scenario, bundle, ("encoder", "decoder"))
     done = Part(features={"sense": Feature(kind="image", values=picture)})
     result = scenario.run(bundle, done=done)
     return _compare(_judge(scenario, result, picture), bundle, baseline)
@@ -149,12 +149,12 @@ def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
     """Run a scenario once, whatever it takes: who senses sees the scenario's world."""
     from megdt.models.bundle import GENERATING
 
-    _load(scenario, bundle, GENERATING)
+    load(scenario, bundle, GENERATING)
     sensed = sense(scenario, bundle)
     return sensed.scenario.run(bundle, done=sensed.done)
 
 
-def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
+def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
     """Get models and codecs ready before anything runs, so that no stage is charged for it."""
     bundle.load(*names)
     mechanism = scenario.mechanism

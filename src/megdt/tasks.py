@@ -1,0 +1,182 @@
+"""Tasks: what a user wants to have made, and the mechanisms and features that suit it.
+
+The table follows Fig. 5 of the paper and its section III-C. Every entry runs, on a picture of the
+user's or on a view of the scenario's world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.errors import RequestError
+from megdt.records import Feature, Part, Result, Side
+from megdt.scenario import Scenario
+from megdt.sensing import sense
+from megdt.trial import load
+
+if TYPE_CHECKING:
+    from megdt.mechanisms.stages import StageProgress
+    from megdt.models.bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A kind of thing to have made.
+
+    Args:
+        name: As the command line calls it.
+        about: What it makes of what.
+        suits: Mechanism and the feature that it sends, the most suitable first.
+        prompt: What is asked for where the user says nothing; None where a prompt is needed.
+    """
+
+    name: str
+    about: str
+    suits: Mapping[str, str]
+    prompt: str | None = None
+
+    @property
+    def mechanism(self) -> str:
+        """The most suitable."""
+        return next(iter(self.suits))
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="text-to-image",
+            about="a prompt to a picture",
+            suits={
+                "es_to_ue": "seed", "es_to_ue_sketch": "sketch", "preview_then_seed": "sketch and seed",
+            },
+        ),
+        Task(
+            name="image-to-image",
+            about="what the UE sees to a picture of it: as the prompt says, or as others know it",
+            suits={"sequential": "seed", "parallel": "seeds both ways", "ue_to_es": "seed"},
+            prompt="a sunny day",
+        ),
+        Task(
+            name="shared-scene",
+            about="what many UEs see to what each wants to see of it",
+            suits={
+                "decentralized": "seeds by need", "coordinated": "seeds up, a panorama down",
+                "individual": "seeds with the ES alone",
+            },
+            prompt="the garden",
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a side shows to its user, and when."""
+
+    stage: str
+    side: Side
+    at_s: float
+    """On the clock that starts with the request."""
+    feature: Feature
+    truth: NDArray[np.uint8] | None
+    """What the world looks like there, where the picture is meant to be of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A task that was run."""
+
+    task: Task
+    scenario: Scenario
+    result: Result
+    shown: tuple[Shown, ...]
+    """In the order of time."""
+
+
+def find_task(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        RequestError: If there is none.
+    """
+    if name not in TASKS:
+        raise RequestError(f"no task {name!r}; known: {', '.join(TASKS)}; choose one of these")
+    return TASKS[name]
+
+
+def check_suits(task: Task, mechanism: str) -> None:
+    """See that a mechanism does the task.
+
+    Raises:
+        RequestError: If it does not.
+    """
+    if mechanism not in task.suits:
+        raise RequestError(
+            f"mechanism is {mechanism}, which does not do {task.name}; take one of "
+            f"{', '.join(task.suits)}"
+        )
+
+
+def run_task(
+    task: Task,
+    scenario: Scenario,
+    bundle: Bundle,
+    *,
+    picture: NDArray[np.uint8] | None = None,
+    progress: StageProgress | None = None,
+) -> Done:
+    """Run a task.
+
+    Args:
+        task: One of TASKS.
+        scenario: Its mechanism is one that does the task.
+        bundle: Sub-models of all sides.
+        picture: What the UE senses; a view of the scenario's world where left out.
+            [size_px, size_px, 3]
+        progress: Told of every step of long stages.
+
+    Raises:
+        RequestError: If the mechanism does not do the task, or senses nothing that a picture could
+            stand for.
+    """
+    check_suits(task, scenario.plan.mechanism)
+    from megdt.models.bundle import GENERATING
+
+    load(scenario, bundle, GENERATING)
+    sensed = sense(scenario, bundle)
+    done, truth = sensed.done, sensed.truth
+    if picture is not None:
+        others = sorted(set(done.features) - {"sense"})
+        if "sense" not in done.features or others:
+            what = f"also takes {', '.join(others)}" if others else "senses nothing"
+            raise RequestError(
+                f"a picture is given, and {scenario.plan.mechanism} {what}; leave the picture out, "
+                "for a view of the garden, or take sequential"
+            )
+        done, truth = Part(features={"sense": Feature(kind="image", values=picture)}), {}
+    result = sensed.scenario.run(bundle, done=done, progress=progress)
+    return Done(
+        task=task, scenario=sensed.scenario, result=result, shown=_shown(sensed.scenario, result, truth)
+    )  # fmt: skip
+
+
+def _shown(
+    scenario: Scenario, result: Result, truth: Mapping[str, NDArray[np.uint8]]
+) -> tuple[Shown, ...]:
+    ends = {c.stage: c.end_s for c in result.ledger.computations if c.task == "run"}
+    found = [
+        Shown(
+            stage=stage.name, side=stage.side, at_s=ends[stage.name],
+            feature=result.features[stage.name], truth=truth.get(stage.name),
+        )
+        for stage in scenario.mechanism.stages
+        if stage.makes in ("image", "text") and stage.inputs and stage.name in result.features
+        and stage.name in ends and (stage.side.is_ue or stage is scenario.mechanism.stages[-1])
+    ]  # fmt: skip
+    return tuple(sorted(found, key=lambda s: s.at_s))
