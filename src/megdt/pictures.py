@@ -145,6 +145,31 @@ def read_recall(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     return pixels, recall
 
 
+def draw_rows(title: str, rows: Sequence[tuple[NDArray[np.uint8], int, str]]) -> NDArray[np.uint8]:
+    """Views of a panorama one under the other, each where it belongs, with a note over it.
+
+    Args:
+        title: Over all of them.
+        rows: (picture [height, width, 3], its left edge on the panorama in pixels, note).
+
+    Returns:
+        RGB. [height, width, 3]
+    """
+    gap, line = 16, 26
+    heading, small = (ImageFont.load_default(size) for size in (19, 15))
+    width = max(left + picture.shape[1] for picture, left, _ in rows)
+    height = sum(picture.shape[0] + line + gap for picture, _, _ in rows)
+    figure = Image.new("RGB", (width + 2 * gap, height + gap + 32), "white")
+    pen = ImageDraw.Draw(figure)
+    pen.text((gap, gap), title, fill="#111111", font=heading)
+    top = gap + 32
+    for picture, left, note in rows:
+        pen.text((gap + left, top), note, fill="#555555", font=small)
+        figure.paste(Image.fromarray(picture), (gap + left, top + line))
+        top += picture.shape[0] + line + gap
+    return np.asarray(figure)
+
+
 def draw_comparison(
     title: str, panels: Sequence[tuple[NDArray[np.uint8], str, Sequence[str]]]
 ) -> NDArray[np.uint8]:

@@ -99,7 +99,9 @@ def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
 
 def _cost_tables(trial: Trial) -> tuple[Table, Table]:
     ledger, plan = trial.result.ledger, trial.scenario.plan
-    sent = _table("sent", "codec", "bits", "uses", "extra", "blocks", "failed", "arrives", "radio")
+    sent = make_table(
+        "sent", "codec", "bits", "uses", "extra", "blocks", "failed", "arrives", "radio"
+    )
     for c in ledger.crossings:
         uses = c.uses
         sent.add_row(
@@ -113,7 +115,7 @@ def _cost_tables(trial: Trial) -> tuple[Table, Table]:
             f"{c.latency_s * 1000:.1f} ms" if c.outcome == "delivered" else c.outcome,
             f"{c.radio_j * 1000:.1f} mJ",
         )
-    done = _table("stage", "side", "seconds", "energy")
+    done = make_table("stage", "side", "seconds", "energy")
     for line in ledger.computations:
         name = line.stage if line.task == "run" else line.task
         done.add_row(name, line.side, f"{line.seconds:.4f}", f"{line.energy_j:.3f} J")
@@ -163,17 +165,22 @@ def describe_link(scenario: Scenario) -> str:
     return f"{where}, {link.coding}"
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """A plain table: words on the left, numbers on the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        left = column in ("mechanism", "sent", "codec", "stage", "side", "part", "found", "to do")
+        left = column in (
+            "mechanism", "sent", "codec", "stage", "side", "part", "found", "to do", "task", "sends",
+            "by", "shown",
+        )  # fmt: skip
+
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     return table
 
 
 def print_mechanisms() -> None:
     """Names, and what each does."""
-    table = _table("mechanism", "what it does")
+    table = make_table("mechanism", "what it does")
     table.columns[1].no_wrap = False
     table.columns[1].justify = "left"
     for name in MECHANISMS:

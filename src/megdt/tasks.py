@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,12 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise RequestError(f"no task {name!r}; known: {', '.join(TASKS)}; choose one of these")
     return TASKS[name]
+
+
+def defaults(task: Task) -> dict[str, dict[str, Any]]:
+    """A scenario's tables for the task, where the user says nothing else."""
+    asked = {} if task.prompt is None else {"request": {"prompt": task.prompt}}
+    return {"plan": {"mechanism": task.mechanism}, **asked}
 
 
 def check_suits(task: Task, mechanism: str) -> None:

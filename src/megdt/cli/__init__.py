@@ -19,6 +19,9 @@ from megdt.errors import MegdtError
 from megdt.cli import pictures  # noqa: F401
 
 # isort: split
+from megdt.cli import run  # noqa: F401
+
+# isort: split
 from megdt.cli import about  # noqa: F401
 
 
