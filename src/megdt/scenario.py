@@ -59,12 +59,13 @@ from megdt.mechanisms.single_user import (
     PROMPT_ONLY,
     SEND_PICTURE,
     SEQUENTIAL,
+    SKETCH_FIRST,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
-from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side, Style
+from megdt.records import MIN_SIZE_PX, Kind, Mode, Part, Plan, Request, Result, Side, Style
 
 MechanismFactory = Callable[["Scenario"], Mechanism]
 """Makes a mechanism of what all sides agree on."""
@@ -73,6 +74,7 @@ _ONE_USER = (
     ES_TO_UE,
     ES_TO_UE_SKETCH,
     PREVIEW_THEN_SEED,
+    SKETCH_FIRST,
     CENTRALIZED,
     PROMPT_ONLY,
     UE_TO_ES,
@@ -102,9 +104,16 @@ def _file_codec(file_format: FileFormat) -> CodecFactory:
     )
 
 
+def sketch_size_px(mechanism: str, size_px: int) -> int:
+    """Height and width of what a mechanism sketches on the way to a picture of size_px."""
+    return MIN_SIZE_PX if mechanism == SKETCH_FIRST.name else size_px
+
+
 def _sketch_codec(style: Style) -> CodecFactory:
     return lambda scenario: SketchCodec(
-        size_px=scenario.request.size_px, style=style, budget_bits=scenario.plan.sketch_bits
+        size_px=sketch_size_px(scenario.plan.mechanism, scenario.request.size_px),
+        style=style,
+        budget_bits=scenario.plan.sketch_bits,
     )
 
 
@@ -393,7 +402,8 @@ def choose_codec(
     if codec is not None:
         _reject_choice(codec, known, "codec")
     if codec == "sketch":
-        if mechanism not in (*SKETCHING, *SKETCHING.values(), PREVIEW_THEN_SEED.name):
+        sketching_too = (PREVIEW_THEN_SEED.name, SKETCH_FIRST.name)
+        if mechanism not in (*SKETCHING, *SKETCHING.values(), *sketching_too):
             raise ScenarioError(
                 f"mechanism is {mechanism!r}, which sends no sketch; leave it out, or take "
                 f"{' or '.join(SKETCHING.values())}"
@@ -407,7 +417,10 @@ def choose_codec(
     default = DEFAULT_CODECS.get(mode, {}).get("seed")
     sketching = codec == "sketch" or (codec is None and mechanism in SKETCHING.values())
     crossing = "sketch" if sketching else codecs.get("seed", default)
-    pixels = changed.get("request", {}).get("size_px", Request.size_px) ** 2
+    size_px = changed.get("request", {}).get("size_px", Request.size_px)
+    if crossing == "sketch":
+        size_px = sketch_size_px(plan.get("mechanism", Plan.mechanism), size_px)
+    pixels = size_px**2
     if crossing in ("progressive", "sketch"):
         low, high = RATE_RANGES[crossing]
         if not low <= rate <= high:

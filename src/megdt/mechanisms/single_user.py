@@ -8,7 +8,7 @@ import numpy as np
 
 from megdt.errors import MechanismError
 from megdt.mechanisms.stages import Job, Mechanism, Stage
-from megdt.records import Feature, Side
+from megdt.records import MIN_SIZE_PX, Feature, Side
 
 
 def ask(job: Job) -> Feature:
@@ -35,6 +35,34 @@ def denoise(job: Job, prompt_embeds: Feature) -> Feature:
     return Feature(kind="seed", values=latents[0])
 
 
+def denoise_first(job: Job, prompt_embeds: Feature) -> Feature:
+    """Noise to the latent of a small picture, on the first grid, where the scene is decided."""
+    return denoise(replace(job, request=replace(job.request, size_px=MIN_SIZE_PX)), prompt_embeds)
+
+
+def enlarge(job: Job, seed: Feature, prompt_embeds: Feature, *awaited: Feature) -> Feature:
+    """The first grid's latent, drawn on the finer grids: what `denoise` gives at once.
+
+    Args:
+        job: Whose request says how large.
+        seed: Of the first grid.
+        prompt_embeds: What leads it.
+        awaited: What is made before, and not looked at.
+    """
+    del awaited
+    request = job.request
+    latents = job.models.enlarge(
+        seed.values[None],
+        prompt_embeds.values[None],
+        [request.rng_seed],
+        size_px=request.size_px,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
 def decode(job: Job, seed: Feature) -> Feature:
     """Latent to picture, told how much noise the air has left on it."""
     noise_power = np.array([seed.noise_power], np.float32)
@@ -45,6 +73,17 @@ def sketch(job: Job, image: Feature) -> Feature:
     """The picture, of which the codec keeps what its style does."""
     del job
     return Feature(kind="sketch", values=image.values)
+
+
+def decode_rough(job: Job, seed: Feature) -> Feature:
+    """Latent to picture, of which a sketch is to cross."""
+    return sketch(job, decode(job, seed))
+
+
+def preview(job: Job, sketch: Feature) -> Feature:
+    """A sketch that has crossed, as the picture to look at until the real one is there."""
+    del job
+    return Feature(kind="image", values=sketch.values)
 
 
 def redraw(job: Job, sketch: Feature, prompt: Feature | None = None) -> Feature:
@@ -245,6 +284,24 @@ PREVIEW_THEN_SEED = Mechanism(
         Stage(name="decode", side=Side.UE, inputs=("refine",), makes="image", run=decode),
     ),
 )
+
+SKETCH_FIRST = Mechanism(
+    name="sketch_first",
+    about="An interactive scene: the sketch of the first, coarse grid is sent and shown at once, while the ES goes on to the finer grids; then the seed, from which the picture is decoded.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_first),
+        Stage(name="rough", side=Side.ES, inputs=("first",), makes="sketch", run=decode_rough),
+        Stage(name="preview", side=Side.UE, inputs=("rough",), makes="image", run=preview),
+        # After the sketch: else the ES would be busy when it is to be coded.
+        Stage(
+            name="enlarge", side=Side.ES, inputs=("first", "embed", "rough"), makes="seed",
+            run=enlarge,
+        ),
+        Stage(name="decode", side=Side.UE, inputs=("enlarge",), makes="image", run=decode),
+    ),
+)  # fmt: skip
 
 UE_TO_ES_SKETCH = Mechanism(
     name="ue_to_es_sketch",

@@ -43,6 +43,20 @@ class Models(Protocol):
         """[batch, latent_channels, height, width]"""
         ...
 
+    def enlarge(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """What `denoise` gives at MIN_SIZE_PX, on finer grids. [batch, latent_channels, height, width]"""
+        ...
+
     def redraw(
         self,
         sketches: NDArray[np.uint8],

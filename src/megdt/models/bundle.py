@@ -31,6 +31,7 @@ from megdt.models.generation import (
     GRID,
     REFINE_FROM,
     edit_latents,
+    enlarge_latents,
     generate_latents,
     refine_latents,
 )
@@ -144,6 +145,38 @@ class Bundle:
             progress=progress,
         )
         return _to_numpy(latents)
+
+    def enlarge(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw latents of 256 pixels on finer grids; see `generation.enlarge_latents`.
+
+        What `denoise` gives at 256 pixels, enlarged, is bit for bit what it gives at `size_px`.
+
+        Returns:
+            [batch, 4, size_px / 8, size_px / 8]
+        """
+        larger = enlarge_latents(
+            self._denoiser,
+            self._encoder,
+            self._decoder,
+            torch.tensor(latents, device=self.device),
+            torch.tensor(prompt_embeds, device=self.device),
+            rng_seeds,
+            size_px=size_px,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            progress=progress,
+        )
+        return _to_numpy(larger)
 
     def redraw(
         self,
