@@ -76,6 +76,10 @@ class PlainModels:
         grey = np.clip(latents[:, :3] * 40 + 128, 0, 255).astype(np.uint8)
         return grey.repeat(8, 2).repeat(8, 3).transpose(0, 2, 3, 1)
 
+    def write(self, prompt: str, image: NDArray[np.uint8] | None = None, *, rng_seed: int) -> str:
+        about = "" if image is None else f" of {image.shape[0]} px, grey {image.mean():.0f}"
+        return f"{prompt}{about}, {rng_seed}"
+
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return images[:, ::8, ::8, :1].transpose(0, 3, 1, 2).repeat(4, 1).astype(np.float32)
 

@@ -49,7 +49,7 @@ def test_settings_override_one_key() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, devices, link, plan, request"),
+        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, devices, link, plan, request, writer"),
         (
             {"link": {"bandwith_hz": 1}},
             r"\[link\] has no key 'bandwith_hz'; known keys: bandwidth_hz",

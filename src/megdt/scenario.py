@@ -1,14 +1,15 @@
 """Scenarios: the one place that turns TOML, and options of the command line, into objects.
 
-A scenario has five tables. Every key is a field of the dataclass named here, which holds its
+A scenario has six tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
     [plan]     records.Plan          mechanism, mode, image_bits, seed_bits, sketch_bits
-    [codecs]   CODECS below          prompt, recipe, seed, observation, sketch, image
+    [codecs]   CODECS below          prompt, recipe, text, seed, observation, sketch, image
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
+    [writer]   Writer below          base_url, model, max_tokens, timeout_s
 
 To add a mechanism or a codec, add it to the dict here.
 """
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 
@@ -52,6 +53,7 @@ from megdt.mechanisms.execute import air_rng
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
+    DESCRIBE_PICTURE,
     ES_TO_UE,
     ES_TO_UE_SKETCH,
     PARALLEL,
@@ -60,11 +62,13 @@ from megdt.mechanisms.single_user import (
     SEND_PICTURE,
     SEQUENTIAL,
     SKETCH_FIRST,
+    TEXT,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models.writing import ServedModels, ServerWriter
 from megdt.records import MIN_SIZE_PX, Kind, Mode, Part, Plan, Request, Result, Side, Style
 
 MechanismFactory = Callable[["Scenario"], Mechanism]
@@ -82,6 +86,8 @@ _ONE_USER = (
     SEND_PICTURE,
     SEQUENTIAL,
     PARALLEL,
+    TEXT,
+    DESCRIBE_PICTURE,
 )
 
 
@@ -198,6 +204,7 @@ def _observation_codec(name: str) -> CodecFactory:
 CODECS: dict[Kind, dict[str, CodecFactory]] = {
     "prompt": {"text": lambda scenario: TextCodec()},
     "recipe": {"text": lambda scenario: RecipeCodec()},
+    "text": {"text": lambda scenario: TextCodec(kind="text")},
     "seed": {
         "float32": lambda scenario: QuantisedSeedCodec(
             shape=scenario.seed_shape, precision="float32"
@@ -237,6 +244,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
     "fair": {
         "prompt": "text",
         "recipe": "text",
+        "text": "text",
         "seed": "int8",
         "observation": "int8",
         "sketch": "thumbnail",
@@ -245,6 +253,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
     "paper": {
         "prompt": "text",
         "recipe": "text",
+        "text": "text",
         "seed": "analog",
         "observation": "int8",
         "sketch": "thumbnail",
@@ -253,7 +262,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
 }
 
 
-TABLES = ("request", "plan", "codecs", "link", "devices")
+TABLES = ("request", "plan", "codecs", "link", "devices", "writer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +278,40 @@ class Devices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Who writes texts at the ES: the models themselves, or a server; see `writing.ServerWriter`.
+
+    Raises:
+        ScenarioError: If there is a model without a server, or `ServerWriter` refuses a value.
+    """
+
+    base_url: str | None = None
+    model: str | None = None
+    max_tokens: int = ServerWriter.max_tokens
+    timeout_s: float = ServerWriter.timeout_s
+
+    def __post_init__(self) -> None:
+        if self.base_url is None and self.model is not None:
+            raise ScenarioError(
+                f"writer model is {self.model!r} and no server is named; set writer.base_url to "
+                "the one that has it, or leave writer.model out to write offline"
+            )
+        _ = self.server
+
+    @property
+    def server(self) -> ServerWriter | None:
+        """The server, if one is to write."""
+        if self.base_url is None:
+            return None
+        return ServerWriter(
+            base_url=self.base_url,
+            model=self.model,
+            max_tokens=self.max_tokens,
+            timeout_s=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
     """One generation, complete: what is wanted, what runs where, what carries it."""
 
@@ -276,6 +319,7 @@ class Scenario:
     plan: Plan
     link: RadioLink | PaperLink
     devices: Devices = Devices()
+    writer: Writer = Writer()
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -300,13 +344,18 @@ class Scenario:
         return simulate(
             self.mechanism,
             self.request,
-            models=models,
+            models=self.with_writer(models),
             codecs=codecs,
             links=dict.fromkeys(codecs, self.link),
             devices=self.devices.profiles(),
             done=done,
             progress=progress,
         )
+
+    def with_writer(self, models: Models) -> Models:
+        """The models as they are, or with their texts written by the scenario's server."""
+        server = self.writer.server
+        return models if server is None else cast(Models, ServedModels(models, server))
 
     def codec(self, kind: Kind) -> Codec:
         """What carries this kind of feature over the air."""
@@ -319,6 +368,7 @@ class Scenario:
             "plan": asdict(self.plan),
             "link": asdict(self.link),
             "devices": asdict(self.devices),
+            "writer": asdict(self.writer),
         }
         parts["codecs"] = parts["plan"].pop("codecs")
         # TOML has no null: what is left out is None.
@@ -447,7 +497,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link, devices; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices, writer; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
@@ -472,11 +522,13 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     link = _check_table(tables, "link", link_type, link_source)
     devices = Devices(**_check_table(tables, "devices", Devices, source))
     devices.profiles()  # an unknown one is said before anything runs
+    writer = Writer(**_check_table(tables, "writer", Writer, source))
     return Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
         devices=devices,
+        writer=writer,
     )
 
 

@@ -73,8 +73,10 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
     """See that a comparison makes sense, before anything long is started.
 
     Raises:
-        RequestError: If there is no such baseline, or none for the scenario's mechanism.
+        RequestError: If there is no picture to compare, no such baseline, or none for the scenario's
+            mechanism.
     """
+    check_pictured(scenario)
     if baseline is None:
         return
     if baseline not in BASELINES:
@@ -100,6 +102,20 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
     if scenario.plan.mode == "paper" and baseline not in ("raw", "prompt"):
         raise RequestError(
             f"baseline is {baseline!r}, the paper compares with raw pixels; take raw, or fair mode"
+        )
+
+
+def check_pictured(scenario: Scenario) -> None:
+    """See that a scenario ends in a picture.
+
+    Raises:
+        RequestError: If its mechanism ends in a text.
+    """
+    if scenario.mechanism.stages[-1].makes == "text":
+        raise RequestError(
+            f"mechanism is {scenario.plan.mechanism}, which ends in a text and not in a picture; "
+            f"take another one, such as {ES_TO_UE.name}, or run the scenario from Python: "
+            "Scenario.run(...).text"
         )
 
 
@@ -178,6 +194,8 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         bundle.load("denoiser", "sketch_adapter")
     if fuse in runs:
         bundle.load("gate")
+    if mechanism.stages[-1].makes == "text":
+        bundle.load("classifier")
     crossing = {edge.source.makes for edge in mechanism.edges}
     rng = np.random.default_rng(0)
     size = sketch_size_px(scenario.plan.mechanism, scenario.request.size_px)

@@ -199,10 +199,26 @@ def fuse(job: Job, *observations: Feature | None) -> Feature:
     return Feature(kind="seed", values=fused[0], confidence=np.max(seen, axis=0))
 
 
-def show(job: Job, image: Feature) -> Feature:
-    """The picture as it arrived."""
+def write(job: Job, prompt: Feature) -> Feature:
+    """Prompt to text."""
+    text = job.models.write(prompt.values, rng_seed=job.request.rng_seed)
+    return Feature(kind="text", values=text)
+
+
+DESCRIBE = "Describe this picture in one sentence."
+"""What `describe` asks of who writes. The request's own prompt has not crossed to there."""
+
+
+def describe(job: Job, image: Feature) -> Feature:
+    """Picture to text."""
+    text = job.models.write(DESCRIBE, image.values, rng_seed=job.request.rng_seed)
+    return Feature(kind="text", values=text)
+
+
+def show(job: Job, feature: Feature) -> Feature:
+    """A picture or a text as it arrived."""
     del job
-    return image
+    return feature
 
 
 ES_TO_UE = Mechanism(
@@ -311,6 +327,28 @@ UE_TO_ES_SKETCH = Mechanism(
         Stage(name="sketch", side=Side.UE, inputs=("sense",), makes="sketch", run=sketch),
         Stage(name="redraw", side=Side.ES, inputs=("sketch",), makes="seed", run=redraw),
         Stage(name="decode", side=Side.ES, inputs=("redraw",), makes="image", run=decode),
+    ),
+)
+
+TEXT = Mechanism(
+    name="text",
+    about="Text generation (centralized, as a text takes few bits): the prompt goes up, the ES writes, the text comes down.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="write", side=Side.ES, inputs=("ask",), makes="text", run=write),
+        Stage(name="show", side=Side.UE, inputs=("write",), makes="text", run=show),
+    ),
+)
+
+DESCRIBE_PICTURE = Mechanism(
+    name="describe",
+    about="U2E and a text: a picture that the UE senses goes up as its seed, the ES decodes it and writes what it shows, the text comes down.",
+    stages=(
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="encode", side=Side.UE, inputs=("sense",), makes="seed", run=encode),
+        Stage(name="decode", side=Side.ES, inputs=("encode",), makes="image", run=decode),
+        Stage(name="write", side=Side.ES, inputs=("decode",), makes="text", run=describe),
+        Stage(name="show", side=Side.UE, inputs=("write",), makes="text", run=show),
     ),
 )
 

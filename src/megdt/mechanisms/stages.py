@@ -102,6 +102,10 @@ class Models(Protocol):
         """[batch, height, width, 3]"""
         ...
 
+    def write(self, prompt: str, image: NDArray[np.uint8] | None = None, *, rng_seed: int) -> str:
+        """A text in answer to a prompt, about a picture where there is one. [height, width, 3]"""
+        ...
+
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[batch, latent_channels, height, width]"""
         ...
