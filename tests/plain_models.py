@@ -38,6 +38,22 @@ class PlainModels:
             progress(steps, steps)
         return np.stack(drawn).astype(np.float32)
 
+    def enlarge(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        del prompt_embeds, rng_seeds, steps, guidance_scale, progress
+        side = size_px // 8
+        nearest = np.arange(side) * latents.shape[-1] // side
+        return latents[:, :, nearest][:, :, :, nearest]
+
     def redraw(
         self,
         sketches: NDArray[np.uint8],
@@ -59,6 +75,10 @@ class PlainModels:
         self.noise_power = noise_power
         grey = np.clip(latents[:, :3] * 40 + 128, 0, 255).astype(np.uint8)
         return grey.repeat(8, 2).repeat(8, 3).transpose(0, 2, 3, 1)
+
+    def write(self, prompt: str, image: NDArray[np.uint8] | None = None, *, rng_seed: int) -> str:
+        about = "" if image is None else f" of {image.shape[0]} px, grey {image.mean():.0f}"
+        return f"{prompt}{about}, {rng_seed}"
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return images[:, ::8, ::8, :1].transpose(0, 3, 1, 2).repeat(4, 1).astype(np.float32)

@@ -16,8 +16,9 @@ from megdt import __version__
 from megdt.cli import app
 from megdt.link.energy import DEVICES
 from megdt.link.radio import CHANNELS, DEFAULT_SNR_DB, RadioLink
+from megdt.models.writing import KEY
 from megdt.records import Plan, Request
-from megdt.scenario import CODECS, MECHANISMS, Devices, World
+from megdt.scenario import CODECS, MECHANISMS, Devices, World, Writer
 from megdt.trial import BASELINES
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +95,7 @@ def test_every_command_and_option_is_documented() -> None:
     "key",
     [
         f.name
-        for kind in (Request, Plan, RadioLink, Devices, World)
+        for kind in (Request, Plan, RadioLink, Devices, World, Writer)
         for f in fields(kind)
         if f.name != "codecs"
     ]
@@ -105,6 +106,10 @@ def test_every_command_and_option_is_documented() -> None:
 )
 def test_every_scenario_key_and_choice_is_documented(key: str) -> None:
     assert f"`{key}`" in SCENARIOS
+
+
+def test_the_key_of_the_writers_server_is_documented() -> None:
+    assert f"`{KEY}`" in SCENARIOS
 
 
 def test_every_channel_and_baseline_is_documented() -> None:

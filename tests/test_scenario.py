@@ -49,7 +49,7 @@ def test_settings_override_one_key() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, devices, link, plan, request"),
+        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, devices, link, plan, request, world, writer"),
         (
             {"link": {"bandwith_hz": 1}},
             r"\[link\] has no key 'bandwith_hz'; known keys: bandwidth_hz",
@@ -177,5 +177,8 @@ def test_a_broken_file_is_named_whatever_else_is_asked() -> None:
 def test_a_mechanism_that_sends_a_sketch_takes_its_rate() -> None:
     tables = PROMPT | {"plan": {"mechanism": "es_to_ue_sketch"}}
     assert choose_codec(tables, None, 0.02)["plan"]["sketch_bits"] == round(0.02 * 256**2)
+    first = {"request": {"prompt": "x", "size_px": 1024}, "plan": {"mechanism": "sketch_first"}}
+    # Of the first grid's picture, whatever the size of the last.
+    assert choose_codec(first, "sketch", 0.02)["plan"]["sketch_bits"] == round(0.02 * 256**2)
     tables = PROMPT | {"plan": {"mechanism": "preview_then_seed"}}
     assert choose_codec(tables, "sketch", 0.02)["plan"]["mechanism"] == "preview_then_seed"

@@ -36,6 +36,20 @@ def test_a_generation_is_judged_against_its_own_error_free_picture(bundle: Bundl
     assert trial.baseline is None
 
 
+def test_a_sketch_first_is_judged_by_its_finest_grid_and_compared(bundle: Bundle) -> None:
+    wanted = scenario("sketch_first").table()
+    wanted["request"]["size_px"] = 320
+    trial = generate(parse_scenario(wanted), bundle, baseline="webp", progress=None)
+    assert trial.error_free.shape == (320, 320, 3)
+    assert trial.psnr_db is not None
+    assert trial.psnr_db > 40
+    assert trial.baseline is not None
+    assert trial.baseline.scenario.plan.mechanism == "centralized"
+    # Drawn at once it is the same picture.
+    drawn = trial.baseline.result.features["denoise"].values
+    assert (drawn == trial.result.features["enlarge"].values).all()
+
+
 @pytest.mark.parametrize("baseline", ["webp", "avif"])
 def test_a_baseline_takes_about_as_many_uses_and_shares_what_is_alike(
     bundle: Bundle, baseline: str

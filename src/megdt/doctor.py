@@ -31,6 +31,7 @@ _OPTIONAL = (
     (None, "sionna-no-rt", "pip install 'megdt[channels]'"),
     ("pillow_jxl", "pillow-jxl-plugin", "pip install 'megdt[images]'"),
     ("sigmf", "sigmf", "pip install 'megdt[sigmf]'"),
+    ("httpx", "httpx", "pip install 'megdt[text]'"),
     ("torchmetrics", "torchmetrics", "pip install torchmetrics"),
     # Its declared dependencies want a torchvision that megdt does not need; it is never imported.
     (None, "stlpips_pytorch", "pip install --no-deps stlpips-pytorch"),
@@ -43,6 +44,7 @@ _PURPOSE = {
     "sionna-no-rt": "channels of TR 38.901",
     "pillow-jxl-plugin": "JPEG XL",
     "sigmf": "recordings",
+    "httpx": "texts from a server",
     "torchmetrics": "SSIM and MS-SSIM",
     "stlpips_pytorch": "perceptual distance, KID and Frechet distance",
     "scikit-image": "studies",

@@ -8,6 +8,7 @@ MegdtError                 the command line turns each of these into one line an
 +-- CodecError             a feature does not fit its codec, or a packet does not decode
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
++-- WriterError            a server that writes texts gave none
 +-- OutputError            a file cannot be written or read where the user pointed
 +-- StudyError             a study's own program failed
 +-- MissingExtraError      a feature needs a package that is not installed
@@ -44,6 +45,10 @@ class LinkError(MegdtError):
 
 class MechanismError(MegdtError):
     """A stage graph does not hold together."""
+
+
+class WriterError(MegdtError):
+    """A server that writes texts gave none, or none that can be used."""
 
 
 class OutputError(MegdtError):

@@ -1,15 +1,16 @@
 """Scenarios: the one place that turns TOML, and options of the command line, into objects.
 
-A scenario has six tables. Every key is a field of the dataclass named here, which holds its
+A scenario has eight tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
     [plan]     records.Plan          mechanism, mode, image_bits, seed_bits, sketch_bits
-    [codecs]   CODECS below          prompt, recipe, seed, observation, sketch, image
+    [codecs]   CODECS below          prompt, recipe, text, seed, observation, sketch, image
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
     [world]    World below           ues, spacing_m, memory_days, hidden
+    [writer]   Writer below          base_url, model, max_tokens, timeout_s
 
 To add a mechanism or a codec, add it to the dict here.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 
@@ -57,6 +58,7 @@ from megdt.mechanisms.sharing import choose_shares
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import (
     CENTRALIZED,
+    DESCRIBE_PICTURE,
     ES_TO_UE,
     ES_TO_UE_SKETCH,
     PARALLEL,
@@ -64,12 +66,16 @@ from megdt.mechanisms.single_user import (
     PROMPT_ONLY,
     SEND_PICTURE,
     SEQUENTIAL,
+    SKETCH_FIRST,
+    TEXT,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models.writing import ServedModels, ServerWriter
 from megdt.records import (
+    MIN_SIZE_PX,
     Delivery,
     Feature,
     Kind,
@@ -91,6 +97,7 @@ _ONE_USER = (
     ES_TO_UE,
     ES_TO_UE_SKETCH,
     PREVIEW_THEN_SEED,
+    SKETCH_FIRST,
     CENTRALIZED,
     PROMPT_ONLY,
     UE_TO_ES,
@@ -98,6 +105,8 @@ _ONE_USER = (
     SEND_PICTURE,
     SEQUENTIAL,
     PARALLEL,
+    TEXT,
+    DESCRIBE_PICTURE,
 )
 
 
@@ -127,9 +136,16 @@ def _file_codec(file_format: FileFormat) -> CodecFactory:
     )
 
 
+def sketch_size_px(mechanism: str, size_px: int) -> int:
+    """Height and width of what a mechanism sketches on the way to a picture of size_px."""
+    return MIN_SIZE_PX if mechanism == SKETCH_FIRST.name else size_px
+
+
 def _sketch_codec(style: Style) -> CodecFactory:
     return lambda scenario: SketchCodec(
-        size_px=scenario.request.size_px, style=style, budget_bits=scenario.plan.sketch_bits
+        size_px=sketch_size_px(scenario.plan.mechanism, scenario.request.size_px),
+        style=style,
+        budget_bits=scenario.plan.sketch_bits,
     )
 
 
@@ -233,6 +249,7 @@ def _of_width(
 CODECS: dict[Kind, dict[str, CodecFactory]] = {
     "prompt": {"text": lambda scenario: TextCodec()},
     "recipe": {"text": lambda scenario: RecipeCodec()},
+    "text": {"text": lambda scenario: TextCodec(kind="text")},
     "seed": {
         "float32": lambda scenario: QuantisedSeedCodec(
             shape=scenario.seed_shape, precision="float32"
@@ -274,6 +291,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
     "fair": {
         "prompt": "text",
         "recipe": "text",
+        "text": "text",
         "seed": "int8",
         "observation": "int8",
         "needs": "map",
@@ -284,6 +302,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
     "paper": {
         "prompt": "text",
         "recipe": "text",
+        "text": "text",
         "seed": "analog",
         "observation": "int8",
         "needs": "map",
@@ -294,7 +313,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
 }
 
 
-TABLES = ("request", "plan", "codecs", "link", "devices", "world")
+TABLES = ("request", "plan", "codecs", "link", "devices", "world", "writer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,6 +356,40 @@ class World:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Who writes texts at the ES: the models themselves, or a server; see `writing.ServerWriter`.
+
+    Raises:
+        ScenarioError: If there is a model without a server, or `ServerWriter` refuses a value.
+    """
+
+    base_url: str | None = None
+    model: str | None = None
+    max_tokens: int = ServerWriter.max_tokens
+    timeout_s: float = ServerWriter.timeout_s
+
+    def __post_init__(self) -> None:
+        if self.base_url is None and self.model is not None:
+            raise ScenarioError(
+                f"writer model is {self.model!r} and no server is named; set writer.base_url to "
+                "the one that has it, or leave writer.model out to write offline"
+            )
+        _ = self.server
+
+    @property
+    def server(self) -> ServerWriter | None:
+        """The server, if one is to write."""
+        if self.base_url is None:
+            return None
+        return ServerWriter(
+            base_url=self.base_url,
+            model=self.model,
+            max_tokens=self.max_tokens,
+            timeout_s=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
     """One generation, complete: what is wanted, what runs where, what carries it."""
 
@@ -347,6 +400,7 @@ class Scenario:
     world: World = World()
     chosen_shares: tuple[Share, ...] | None = None
     """Who sends what to whom under `decentralized`; as if nothing were hidden where left out."""
+    writer: Writer = Writer()
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -453,13 +507,18 @@ class Scenario:
         return simulate(
             self.mechanism,
             self.request,
-            models=models,
+            models=self.with_writer(models),
             codecs=codecs,
             links=dict.fromkeys(codecs, self.link),
             devices=self.devices.profiles(self.mechanism.sides),
             done=done,
             progress=progress,
         )
+
+    def with_writer(self, models: Models) -> Models:
+        """The models as they are, or with their texts written by the scenario's server."""
+        server = self.writer.server
+        return models if server is None else cast(Models, ServedModels(models, server))
 
     def codec(self, kind: Kind) -> Codec:
         """What carries this kind of feature over the air."""
@@ -473,6 +532,7 @@ class Scenario:
             "link": asdict(self.link),
             "devices": asdict(self.devices),
             "world": asdict(self.world),
+            "writer": asdict(self.writer),
         }
         parts["codecs"] = parts["plan"].pop("codecs")
         # TOML has no null: what is left out is None.
@@ -556,7 +616,8 @@ def choose_codec(
     if codec is not None:
         _reject_choice(codec, known, "codec")
     if codec == "sketch":
-        if mechanism not in (*SKETCHING, *SKETCHING.values(), PREVIEW_THEN_SEED.name):
+        sketching_too = (PREVIEW_THEN_SEED.name, SKETCH_FIRST.name)
+        if mechanism not in (*SKETCHING, *SKETCHING.values(), *sketching_too):
             raise ScenarioError(
                 f"mechanism is {mechanism!r}, which sends no sketch; leave it out, or take "
                 f"{' or '.join(SKETCHING.values())}"
@@ -570,7 +631,10 @@ def choose_codec(
     default = DEFAULT_CODECS.get(mode, {}).get("seed")
     sketching = codec == "sketch" or (codec is None and mechanism in SKETCHING.values())
     crossing = "sketch" if sketching else codecs.get("seed", default)
-    pixels = changed.get("request", {}).get("size_px", Request.size_px) ** 2
+    size_px = changed.get("request", {}).get("size_px", Request.size_px)
+    if crossing == "sketch":
+        size_px = sketch_size_px(plan.get("mechanism", Plan.mechanism), size_px)
+    pixels = size_px**2
     if crossing in ("progressive", "sketch"):
         low, high = RATE_RANGES[crossing]
         if not low <= rate <= high:
@@ -597,7 +661,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link, devices, world; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices, world, writer; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
@@ -623,12 +687,14 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     devices = Devices(**_check_table(tables, "devices", Devices, source))
     devices.profiles((Side.ES, Side.UE))  # an unknown one is said before anything runs
     world = World(**_check_table(tables, "world", World, source))
+    writer = Writer(**_check_table(tables, "writer", Writer, source))
     return Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
         devices=devices,
         world=world,
+        writer=writer,
     )
 
 

@@ -44,7 +44,7 @@ def name_files(scenario: Scenario, path: Path) -> dict[str, Path]:
     files = {name: path.with_name(f"{path.stem}-{name}.png") for name in stages}
     if not scenario.for_many and stages:
         files[stages[-1]] = path
-    for target in (path, *files.values()):
+    for target in {*files.values(), *((path,) if files else ())}:
         check_writable(target)
     return files
 

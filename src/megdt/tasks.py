@@ -50,6 +50,12 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
+            name="text",
+            about="a prompt, or what the UE sees, to words; little to send, so the ES writes",
+            suits={"text": "text", "describe": "seed up, text down"},
+            prompt="what grows here?",
+        ),
+        Task(
             name="text-to-image",
             about="a prompt to a picture",
             suits={
@@ -60,6 +66,15 @@ TASKS: dict[str, Task] = {
             name="image-to-image",
             about="what the UE sees to a picture of it: as the prompt says, or as others know it",
             suits={"sequential": "seed", "parallel": "seeds both ways", "ue_to_es": "seed"},
+            prompt="a sunny day",
+        ),
+        Task(
+            name="interactive-scene",
+            about="something to see at once, and the picture as soon as it is there",
+            suits={
+                "sketch_first": "sketch, then seed", "parallel": "seeds both ways",
+                "preview_then_seed": "sketch, then seed",
+            },
             prompt="a sunny day",
         ),
         Task(

@@ -22,6 +22,7 @@ from megdt.mechanisms.single_user import (
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
+    SKETCH_FIRST,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
     draw,
@@ -29,8 +30,8 @@ from megdt.mechanisms.single_user import (
     redraw,
 )
 from megdt.mechanisms.stages import Job
-from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result
-from megdt.scenario import Scenario, parse_scenario, told_snr_db
+from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result, Side
+from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
 from megdt.sensing import sense
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _WHOLE_PICTURE = {
     ES_TO_UE.name: CENTRALIZED,
     ES_TO_UE_SKETCH.name: CENTRALIZED,
     PREVIEW_THEN_SEED.name: CENTRALIZED,
+    SKETCH_FIRST.name: CENTRALIZED,
     UE_TO_ES.name: SEND_PICTURE,
     UE_TO_ES_SKETCH.name: SEND_PICTURE,
 }
@@ -72,8 +74,10 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
     """See that a comparison makes sense, before anything long is started.
 
     Raises:
-        RequestError: If there is no such baseline, or none for the scenario's mechanism.
+        RequestError: If there is no picture to compare, no such baseline, or none for the scenario's
+            mechanism.
     """
+    check_pictured(scenario)
     if baseline is None:
         return
     if baseline not in BASELINES:
@@ -99,6 +103,20 @@ def check_comparable(scenario: Scenario, baseline: str | None) -> None:
     if scenario.plan.mode == "paper" and baseline not in ("raw", "prompt"):
         raise RequestError(
             f"baseline is {baseline!r}, the paper compares with raw pixels; take raw, or fair mode"
+        )
+
+
+def check_pictured(scenario: Scenario) -> None:
+    """See that a scenario ends in a picture.
+
+    Raises:
+        RequestError: If its mechanism ends in a text.
+    """
+    if scenario.mechanism.stages[-1].makes == "text":
+        raise RequestError(
+            f"mechanism is {scenario.plan.mechanism}, which ends in a text and not in a picture; "
+            f"take another one, such as {ES_TO_UE.name}, or run the scenario from Python: "
+            "Scenario.run(...).text"
         )
 
 
@@ -163,9 +181,11 @@ def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         bundle.load("denoiser", "sketch_adapter")
     if fuse in runs or scenario.for_many:
         bundle.load("gate")
+    if mechanism.stages[-1].makes == "text":
+        bundle.load("classifier")
     crossing = {edge.source.makes for edge in mechanism.edges}
     rng = np.random.default_rng(0)
-    size = scenario.request.size_px
+    size = sketch_size_px(scenario.plan.mechanism, scenario.request.size_px)
     samples: dict[Kind, NDArray[Any]] = {
         "seed": rng.standard_normal(scenario.seed_shape).astype(np.float32),
         "sketch": np.zeros((size, size, 3), np.uint8),
@@ -288,10 +308,15 @@ def _error_free(
     scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
 ) -> NDArray[np.uint8]:
     """The picture of the latent, decoded where it was made."""
-    # The first seed is the one that was drawn; what a sketch is redrawn to comes after it.
-    latents = [f.values for f in result.features.values() if f.kind == "seed"]
+    # The ES's last seed is the one that was drawn; what a UE draws of a sketch is its own.
+    sides = {stage.name: stage.side for stage in scenario.mechanism.stages}
+    latents = [
+        feature.values
+        for name, feature in result.features.items()
+        if feature.kind == "seed" and sides[name] == Side.ES
+    ]
     if latents:
-        image: NDArray[np.uint8] = bundle.decode(latents[0][None])[0]
+        image: NDArray[np.uint8] = bundle.decode(latents[-1][None])[0]
         return image
     if result.image is not None:
         return result.image  # all of it was made on one side

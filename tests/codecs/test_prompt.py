@@ -18,6 +18,27 @@ def test_what_is_not_text_is_refused() -> None:
         TextCodec().decode(Delivery(payload=b"\xff\xfe"))
 
 
+def test_a_text_comes_back_as_a_text() -> None:
+    codec = TextCodec(kind="text")
+    packet = codec.encode(Feature(kind="text", values="Rosen"))
+    assert packet.bits == 8 * 5
+    assert codec.decode(Delivery(payload=packet.payload)) == Feature(kind="text", values="Rosen")
+    with pytest.raises(CodecError, match="text payload of 1 bytes is not UTF-8"):
+        codec.decode(Delivery(payload=b"\xc3"))
+
+
+def test_a_feature_of_another_kind_is_refused() -> None:
+    with pytest.raises(CodecError, match="feature is a text, this codec carries prompt"):
+        TextCodec().encode(Feature(kind="text", values="rose"))
+    with pytest.raises(CodecError, match="feature is a prompt, this codec carries text"):
+        TextCodec(kind="text").encode(Feature(kind="prompt", values="rose"))
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(CodecError, match="text has half a character at position 2"):
+        TextCodec(kind="text").encode(Feature(kind="text", values="a \udfff"))
+
+
 def test_a_recipe_costs_its_prompt_and_32_bits_and_comes_back() -> None:
     packet = RecipeCodec().encode(Feature(kind="recipe", values=("Gänseblümchen", 2**32 - 2)))
     assert packet.payload == b"\xfe\xff\xff\xff" + "Gänseblümchen".encode()

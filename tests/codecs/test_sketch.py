@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from megdt.codecs.sketch import BITS_PER_PIXEL, MIN_BITS, STYLES, SketchCodec
+from megdt.codecs.sketch_coding import _code_thumbnail, _Writer, read_numbers, write_numbers
 from megdt.codecs.sketch_styles import (
     CELLS,
     LEVELS,
@@ -132,6 +133,18 @@ def test_a_wealth_of_bits_keeps_numbers_of_any_size() -> None:
     assert np.abs(numbers).max() > 100
     kept = draw(numbers, "thumbnail", 0, 256)
     assert (decode(codec, packet).values == kept).all()
+
+
+@pytest.mark.parametrize("scale", [0.3, 2, 40, 2000])
+def test_a_thumbnail_is_written_as_it_is_read(scale: float) -> None:
+    numbers = np.rint(np.random.default_rng(0).laplace(0, scale, (CELLS, CELLS, 3)))
+    numbers = numbers.clip(-4000, 4000).astype(np.int32)
+    numbers[CELLS // 2 :, : CELLS // 2] = 0  # a band with nothing in it
+    writer = _Writer()
+    _code_thumbnail(0, numbers.copy(), writer)
+    written = write_numbers(numbers, "thumbnail", 0)
+    assert written == writer.finish()
+    assert (read_numbers(written, "thumbnail", 0) == numbers).all()
 
 
 def test_the_wavelet_transform_loses_nothing() -> None:

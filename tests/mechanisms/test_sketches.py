@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from megdt.codecs.prompt import TextCodec
 from megdt.codecs.seed import QuantisedSeedCodec
@@ -12,7 +13,12 @@ from megdt.errors import MechanismError
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
-from megdt.mechanisms.single_user import ES_TO_UE_SKETCH, PREVIEW_THEN_SEED, UE_TO_ES_SKETCH
+from megdt.mechanisms.single_user import (
+    ES_TO_UE_SKETCH,
+    PREVIEW_THEN_SEED,
+    SKETCH_FIRST,
+    UE_TO_ES_SKETCH,
+)
 from megdt.mechanisms.stages import Mechanism, Stage
 from megdt.records import Delivery, Feature, Kind, Part, Request, Result, Side
 from megdt.scenario import parse_scenario
@@ -99,6 +105,72 @@ def test_where_the_seed_is_lost_the_preview_is_there(models: PlainModels) -> Non
     assert [c.outcome for c in result.ledger.crossings] == ["delivered", "delivered", "lost"]
 
 
+def sketched_first(models: PlainModels, *, size_px: int) -> Result:
+    tables = {
+        "request": {"prompt": "lilies", "size_px": size_px},
+        "plan": {"mechanism": "sketch_first"},
+        "link": {"coding": "ideal"},
+    }
+    return parse_scenario(tables).run(models)
+
+
+@pytest.mark.parametrize("size_px", [256, 512])
+def test_the_sketch_of_the_first_grid_is_shown_while_the_es_goes_on(
+    models: PlainModels, size_px: int
+) -> None:
+    result = sketched_first(models, size_px=size_px)
+    assert [c.kind for c in result.ledger.crossings] == ["prompt", "sketch", "seed"]
+    # Small and as it came: nothing is drawn again.
+    preview = result.features["preview"].values
+    assert preview.shape == (256, 256, 3)
+    assert models.redrawn is None
+    assert (preview == result.arrived["rough", Side.UE].values).all()
+    rough = models.decode(result.features["first"].values[None])[0]
+    assert (result.features["rough"].values == rough).all()
+    # The picture is of the same scene, at its own size.
+    assert result.image is not None
+    assert result.image.shape == (size_px, size_px, 3)
+    whole = models.decode(result.features["enlarge"].values[None])[0]
+    assert np.abs(result.image.astype(int) - whole).max() <= 1
+
+
+def test_the_sketch_is_coded_before_the_finer_grids_and_crosses_during_them(
+    models: PlainModels,
+) -> None:
+    class Slow(PlainModels):
+        """Counts operations, so that the clock has no chance in it."""
+
+        flops = 0.0
+
+        def enlarge(self, *arguments: object, **settings: object) -> NDArray[np.float32]:
+            self.flops += 8.6e12  # a second on this ES
+            return super().enlarge(*arguments, **settings)  # type: ignore[arg-type]
+
+    ledger = sketched_first(Slow(), size_px=512).ledger
+    begun = {(c.stage, c.task): c for c in ledger.computations}
+    sketch = next(c for c in ledger.crossings if c.kind == "sketch")
+    finer = begun["enlarge", "run"]
+    assert begun["preview", "encode sketch"].end_s <= finer.start_s
+    assert finer.start_s <= sketch.start_s < sketch.end_s < finer.end_s
+    assert begun["preview", "run"].end_s < finer.end_s - 0.5
+    seed = next(c for c in ledger.crossings if c.kind == "seed")
+    assert finer.end_s <= seed.start_s
+
+
+def test_where_the_seed_comes_too_late_the_sketch_of_the_first_grid_is_there(
+    models: PlainModels,
+) -> None:
+    tables = {
+        "request": {"prompt": "lilies"},
+        "plan": {"mechanism": "sketch_first", "sketch_bits": 600},
+        "link": {"coding": "ideal", "snr_db": 0, "deadline_s": 0.02},
+    }
+    result = parse_scenario(tables).run(models)
+    assert [c.outcome for c in result.ledger.crossings] == ["delivered", "delivered", "late"]
+    assert (result.outcome, result.image) == ("late", None)
+    assert result.features["preview"].values.shape == (256, 256, 3)
+
+
 def test_a_sketch_has_to_cross_before_it_is_drawn_again(models: PlainModels) -> None:
     on_device = Mechanism(
         name="on_device",
@@ -111,7 +183,7 @@ def test_a_sketch_has_to_cross_before_it_is_drawn_again(models: PlainModels) -> 
         run(on_device, models)
 
 
-@pytest.mark.parametrize("mechanism", [ES_TO_UE_SKETCH, PREVIEW_THEN_SEED])
+@pytest.mark.parametrize("mechanism", [ES_TO_UE_SKETCH, PREVIEW_THEN_SEED, SKETCH_FIRST])
 @pytest.mark.parametrize("mode", ["fair", "paper"])
 def test_scenarios_reach_sketches(models: PlainModels, mechanism: Mechanism, mode: str) -> None:
     tables = {
@@ -124,5 +196,6 @@ def test_scenarios_reach_sketches(models: PlainModels, mechanism: Mechanism, mod
     result = scenario.run(models)
     bits = next(c.bits for c in result.ledger.crossings if c.kind == "sketch")
     assert 500 < bits <= 1000
-    assert models.redrawn is not None
-    assert models.redrawn[0] == "edges"
+    if mechanism is not SKETCH_FIRST:
+        assert models.redrawn is not None
+        assert models.redrawn[0] == "edges"

@@ -23,6 +23,14 @@ def copy(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_small_picture_enlarged_is_the_large_one(bundle: Bundle) -> None:
+    embeds = bundle.embed(["red poppies at sunset"])
+    wanted = {"steps": 1, "guidance_scale": 2.5}
+    small = bundle.denoise(embeds, [7], size_px=256, **wanted)  # type: ignore[arg-type]
+    whole = bundle.denoise(embeds, [7], size_px=320, **wanted)  # type: ignore[arg-type]
+    assert (bundle.enlarge(small, embeds, [7], size_px=320, **wanted) == whole).all()  # type: ignore[arg-type]
+
+
 def test_a_garden_view_survives_the_autoencoder(bundle: Bundle) -> None:
     qualities = []
     for seed in range(HELD_OUT, HELD_OUT + 6):

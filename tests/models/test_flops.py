@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.bundle import GENERATING, Bundle
+from megdt.models.classifier import SceneClassifier
 from megdt.models.denoiser import Denoiser
 from megdt.models.text_encoder import TextEncoder
 
@@ -133,8 +134,11 @@ def test_a_second_call_takes_exactly_what_the_first_took() -> None:
     assert spent(fresh, work) == first
 
 
-def test_classifying_is_not_counted(bundle: Bundle) -> None:
-    assert spent(bundle, lambda: bundle.classify(np.zeros((1, 256, 256, 3), np.uint8))) == 0
+def test_a_text_takes_what_naming_the_picture_takes(bundle: Bundle) -> None:
+    image = np.zeros((256, 256, 3), np.uint8)
+    named = spent(bundle, lambda: bundle.classify(image[None]))
+    assert named == counted_by_torch(SceneClassifier(), empty(1, 3, 256, 256))
+    assert spent(bundle, lambda: bundle.write("x", image, rng_seed=0)) == named
 
 
 def test_counting_changes_no_bit() -> None:

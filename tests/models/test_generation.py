@@ -7,7 +7,13 @@ import torch
 
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
-from megdt.models.generation import count_steps, generate_latents, grids
+from megdt.models.generation import (
+    count_steps,
+    draw_first_grid,
+    enlarge_latents,
+    generate_latents,
+    grids,
+)
 from megdt.models.text_encoder import EMBEDDING
 
 
@@ -63,6 +69,27 @@ def test_progress_counts_every_step_of_every_grid(
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     total = sum(count_steps(512, 3))
+    assert told == [(step + 1, total) for step in range(total)]
+
+
+@pytest.mark.parametrize("size_px", [256, 320, 520])
+def test_the_first_grid_and_the_finer_ones_are_bit_for_bit_the_whole(
+    denoiser: Denoiser, halves: tuple[Encoder, Decoder], size_px: int
+) -> None:
+    embeds = torch.randn(2, EMBEDDING, generator=torch.Generator().manual_seed(1))
+    rng_seeds = [5, 6]
+    whole = generate_latents(
+        denoiser, *halves, embeds, rng_seeds, size_px=size_px, steps=3, guidance_scale=2.0
+    )
+    first = draw_first_grid(denoiser, embeds, rng_seeds, steps=3, guidance_scale=2.0)
+    assert first.shape == (2, 4, 32, 32)
+    told: list[tuple[int, int]] = []
+    finer = enlarge_latents(
+        denoiser, *halves, first, embeds, rng_seeds, size_px=size_px, steps=3, guidance_scale=2.0,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert torch.equal(finer, whole)
+    total = sum(count_steps(size_px, 3)[1:])
     assert told == [(step + 1, total) for step in range(total)]
 
 

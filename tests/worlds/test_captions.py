@@ -18,7 +18,7 @@ def test_a_caption_tells_what_is_there() -> None:
     assert (said.sky, said.weather) == ("sunset", "rainy")
 
 
-@pytest.mark.parametrize("wording", ["training", "held out"])
+@pytest.mark.parametrize("wording", ["training", "held out", "description"])
 def test_every_value_has_words(wording: str) -> None:
     for name, values in VALUES.items():
         for value in values:

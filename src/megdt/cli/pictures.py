@@ -53,7 +53,7 @@ def generate(
     mechanism: Annotated[
         str | None,
         typer.Option(
-            help="es_to_ue; centralized or prompt_only for a baseline. (default: es_to_ue)"
+            help="es_to_ue; sketch_first to see something early; centralized or prompt_only for a baseline. (default: es_to_ue)"
         ),
     ] = None,
     mode: Annotated[

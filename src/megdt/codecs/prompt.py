@@ -1,8 +1,9 @@
-"""Prompts cross the air as UTF-8 text, alone or with a random seed."""
+"""Prompts and texts cross the air as UTF-8, a prompt alone or with a random seed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from megdt.errors import CodecError
 from megdt.records import Delivery, Feature, Packet
@@ -10,23 +11,44 @@ from megdt.records import Delivery, Feature, Packet
 
 @dataclass(frozen=True, kw_only=True)
 class TextCodec:
-    """A prompt as its UTF-8 bytes."""
+    """A prompt, or what was written in answer to one, as its UTF-8 bytes.
+
+    Args:
+        kind: `prompt` or `text`: what goes in and comes out.
+    """
+
+    kind: Literal["prompt", "text"] = "prompt"
 
     def encode(self, feature: Feature) -> Packet:
-        """Encode one prompt into 8 bits a byte of UTF-8."""
-        return Packet(payload=feature.values.encode())
+        """Encode one text into 8 bits a byte of UTF-8.
+
+        Raises:
+            CodecError: If the feature is of another kind, or has half a character.
+        """
+        if feature.kind != self.kind:
+            raise CodecError(
+                f"feature is a {feature.kind}, this codec carries {self.kind}; build it with "
+                "kind='prompt' or 'text', as what is sent"
+            )
+        try:
+            return Packet(payload=feature.values.encode())
+        except UnicodeEncodeError as error:
+            raise CodecError(
+                f"{self.kind} has half a character at position {error.start}, which UTF-8 has no "
+                "bytes for; leave it out"
+            ) from error
 
     def decode(self, delivery: Delivery) -> Feature:
-        """Read the prompt back.
+        """Read it back.
 
         Raises:
             CodecError: If the payload is not UTF-8.
         """
         try:
-            return Feature(kind="prompt", values=delivery.payload.decode())
+            return Feature(kind=self.kind, values=delivery.payload.decode())
         except UnicodeDecodeError as error:
             raise CodecError(
-                f"prompt payload of {len(delivery.payload)} bytes is not UTF-8 ({error.reason}); "
+                f"{self.kind} payload of {len(delivery.payload)} bytes is not UTF-8 ({error.reason}); "
                 "send it with the text codec"
             ) from error
 

@@ -2,7 +2,8 @@
 
 Every number becomes binary decisions, whose probabilities both ends count up as they go. Counts are
 whole numbers, so that every machine reads a packet alike. One function a style serves both ends:
-with numbers it writes them, without it reads them.
+with numbers it writes them, without it reads them. Thumbnails, what is sent where time matters, are
+written by `_sketch_kernels`, which comes to the same bytes sooner.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from megdt.records import Style
 
 def write_numbers(numbers: NDArray[np.int32], style: Style, level: int) -> bytes:
     """What `simplify` has kept, as bytes."""
+    if style == "thumbnail":
+        from megdt.codecs._sketch_kernels import decide_thumbnail
+
+        return _encode(*decide_thumbnail(numbers, np.array(_bands())))
     writer = _Writer()
     _CODERS[style](level, numbers, writer)
     return writer.finish()
@@ -73,17 +78,18 @@ class _Writer:
         return value
 
     def finish(self) -> bytes:
-        from constriction import stream
+        return _encode(np.array(self._values, np.int32), np.array(self._probabilities, np.int32))
 
-        encoder = stream.queue.RangeEncoder()
-        encoder.encode(
-            np.array(self._values, np.int32),
-            stream.model.Bernoulli(perfect=False),
-            np.array(self._probabilities) / 4096,
-        )
-        # The reader takes zeros where nothing is left.
-        written: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
-        return written
+
+def _encode(values: NDArray[np.int32], probabilities: NDArray[np.int32]) -> bytes:
+    """Decisions as bytes, each under the probability of a one, in 4096ths."""
+    from constriction import stream
+
+    encoder = stream.queue.RangeEncoder()
+    encoder.encode(values, stream.model.Bernoulli(perfect=False), probabilities / 4096)
+    # The reader takes zeros where nothing is left.
+    written: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+    return written
 
 
 class _Reader:

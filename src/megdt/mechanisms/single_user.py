@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from megdt.errors import MechanismError
 from megdt.mechanisms.stages import Job, Mechanism, Stage
-from megdt.records import Feature, Side
+from megdt.records import MIN_SIZE_PX, Feature, Side
 
 
 def ask(job: Job) -> Feature:
@@ -36,6 +36,34 @@ def denoise(job: Job, prompt_embeds: Feature) -> Feature:
     return Feature(kind="seed", values=latents[0])
 
 
+def denoise_first(job: Job, prompt_embeds: Feature) -> Feature:
+    """Noise to the latent of a small picture, on the first grid, where the scene is decided."""
+    return denoise(replace(job, request=replace(job.request, size_px=MIN_SIZE_PX)), prompt_embeds)
+
+
+def enlarge(job: Job, seed: Feature, prompt_embeds: Feature, *awaited: Feature) -> Feature:
+    """The first grid's latent, drawn on the finer grids: what `denoise` gives at once.
+
+    Args:
+        job: Whose request says how large.
+        seed: Of the first grid.
+        prompt_embeds: What leads it.
+        awaited: What is made before, and not looked at.
+    """
+    del awaited
+    request = job.request
+    latents = job.models.enlarge(
+        seed.values[None],
+        prompt_embeds.values[None],
+        [request.rng_seed],
+        size_px=request.size_px,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
 def decode(job: Job, seed: Feature) -> Feature:
     """Latent to picture, told how much noise the air has left on it."""
     noise_power = np.array([seed.noise_power], np.float32)
@@ -46,6 +74,17 @@ def sketch(job: Job, image: Feature) -> Feature:
     """The picture, of which the codec keeps what its style does."""
     del job
     return Feature(kind="sketch", values=image.values)
+
+
+def decode_rough(job: Job, seed: Feature) -> Feature:
+    """Latent to picture, of which a sketch is to cross."""
+    return sketch(job, decode(job, seed))
+
+
+def preview(job: Job, sketch: Feature) -> Feature:
+    """A sketch that has crossed, as the picture to look at until the real one is there."""
+    del job
+    return Feature(kind="image", values=sketch.values)
 
 
 def redraw(job: Job, sketch: Feature, prompt: Feature | None = None) -> Feature:
@@ -168,10 +207,26 @@ def fuse(job: Job, *observations: Feature | None) -> Feature:
     return Feature(kind="seed", values=fused[0], confidence=np.max(seen, axis=0))
 
 
-def show(job: Job, image: Feature) -> Feature:
-    """The picture as it arrived."""
+def write(job: Job, prompt: Feature) -> Feature:
+    """Prompt to text."""
+    text = job.models.write(prompt.values, rng_seed=job.request.rng_seed)
+    return Feature(kind="text", values=text)
+
+
+DESCRIBE = "Describe this picture in one sentence."
+"""What `describe` asks of who writes. The request's own prompt has not crossed to there."""
+
+
+def describe(job: Job, image: Feature) -> Feature:
+    """Picture to text."""
+    text = job.models.write(DESCRIBE, image.values, rng_seed=job.request.rng_seed)
+    return Feature(kind="text", values=text)
+
+
+def show(job: Job, feature: Feature) -> Feature:
+    """A picture or a text as it arrived."""
     del job
-    return image
+    return feature
 
 
 ES_TO_UE = Mechanism(
@@ -254,6 +309,24 @@ PREVIEW_THEN_SEED = Mechanism(
     ),
 )
 
+SKETCH_FIRST = Mechanism(
+    name="sketch_first",
+    about="An interactive scene: the sketch of the first, coarse grid is sent and shown at once, while the ES goes on to the finer grids; then the seed, from which the picture is decoded.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_first),
+        Stage(name="rough", side=Side.ES, inputs=("first",), makes="sketch", run=decode_rough),
+        Stage(name="preview", side=Side.UE, inputs=("rough",), makes="image", run=preview),
+        # After the sketch: else the ES would be busy when it is to be coded.
+        Stage(
+            name="enlarge", side=Side.ES, inputs=("first", "embed", "rough"), makes="seed",
+            run=enlarge,
+        ),
+        Stage(name="decode", side=Side.UE, inputs=("enlarge",), makes="image", run=decode),
+    ),
+)  # fmt: skip
+
 UE_TO_ES_SKETCH = Mechanism(
     name="ue_to_es_sketch",
     about="U2E by sketch: a picture that the UE senses goes to the ES as its sketch, and is drawn again from that alone.",
@@ -262,6 +335,28 @@ UE_TO_ES_SKETCH = Mechanism(
         Stage(name="sketch", side=Side.UE, inputs=("sense",), makes="sketch", run=sketch),
         Stage(name="redraw", side=Side.ES, inputs=("sketch",), makes="seed", run=redraw),
         Stage(name="decode", side=Side.ES, inputs=("redraw",), makes="image", run=decode),
+    ),
+)
+
+TEXT = Mechanism(
+    name="text",
+    about="Text generation (centralized, as a text takes few bits): the prompt goes up, the ES writes, the text comes down.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="write", side=Side.ES, inputs=("ask",), makes="text", run=write),
+        Stage(name="show", side=Side.UE, inputs=("write",), makes="text", run=show),
+    ),
+)
+
+DESCRIBE_PICTURE = Mechanism(
+    name="describe",
+    about="U2E and a text: a picture that the UE senses goes up as its seed, the ES decodes it and writes what it shows, the text comes down.",
+    stages=(
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="encode", side=Side.UE, inputs=("sense",), makes="seed", run=encode),
+        Stage(name="decode", side=Side.ES, inputs=("encode",), makes="image", run=decode),
+        Stage(name="write", side=Side.ES, inputs=("decode",), makes="text", run=describe),
+        Stage(name="show", side=Side.UE, inputs=("write",), makes="text", run=show),
     ),
 )
 

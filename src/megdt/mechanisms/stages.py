@@ -43,6 +43,20 @@ class Models(Protocol):
         """[batch, latent_channels, height, width]"""
         ...
 
+    def enlarge(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """What `denoise` gives at MIN_SIZE_PX, on finer grids. [batch, latent_channels, height, width]"""
+        ...
+
     def redraw(
         self,
         sketches: NDArray[np.uint8],
@@ -86,6 +100,10 @@ class Models(Protocol):
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
     ) -> NDArray[np.uint8]:
         """[batch, height, width, 3]"""
+        ...
+
+    def write(self, prompt: str, image: NDArray[np.uint8] | None = None, *, rng_seed: int) -> str:
+        """A text in answer to a prompt, about a picture where there is one. [height, width, 3]"""
         ...
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -24,13 +25,14 @@ from torch import Tensor, nn
 from megdt.errors import BundleError, RequestError
 from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
-from megdt.models.classifier import SceneClassifier, classify, probe_features
+from megdt.models.classifier import LABELS, SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
 from megdt.models.gate import FeatureGate, round_to_grid
 from megdt.models.generation import (
     GRID,
     REFINE_FROM,
     edit_latents,
+    enlarge_latents,
     generate_latents,
     refine_latents,
 )
@@ -44,7 +46,9 @@ from megdt.models.jscc import (
 )
 from megdt.models.sketching import STYLES, SketchAdapter
 from megdt.models.text_encoder import EMBEDDING, TextEncoder, split_words
-from megdt.records import Style
+from megdt.models.writing import caption
+from megdt.records import MIN_SIZE_PX, Request, Style
+from megdt.worlds.captions import Attributes
 
 BUNDLE = Path(__file__).parent / "bundle"
 Model = TypeVar("Model", bound=nn.Module)
@@ -73,11 +77,11 @@ class Bundle:
 
     @property
     def flops(self) -> float:
-        """Floating point operations of embed, denoise, redraw, edit, fuse, decode and encode so far, as far as
-        this thread has called them: stages that run at once are each charged for their own.
+        """Floating point operations of all networks so far, as far as this thread has called them:
+        stages that run at once are each charged for their own.
 
         Each multiply-add counts as 2. Convolutions, matrix products and attention are counted, what
-        is done element by element is not. Classifying is no part of a generation, and not counted.
+        is done element by element is not.
         """
         return float(getattr(self._count, "flops", 0.0))
 
@@ -144,6 +148,38 @@ class Bundle:
             progress=progress,
         )
         return _to_numpy(latents)
+
+    def enlarge(
+        self,
+        latents: NDArray[np.float32],
+        prompt_embeds: NDArray[np.float32],
+        rng_seeds: Sequence[int],
+        *,
+        size_px: int,
+        steps: int,
+        guidance_scale: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw latents of 256 pixels on finer grids; see `generation.enlarge_latents`.
+
+        What `denoise` gives at 256 pixels, enlarged, is bit for bit what it gives at `size_px`.
+
+        Returns:
+            [batch, 4, size_px / 8, size_px / 8]
+        """
+        larger = enlarge_latents(
+            self._denoiser,
+            self._encoder,
+            self._decoder,
+            torch.tensor(latents, device=self.device),
+            torch.tensor(prompt_embeds, device=self.device),
+            rng_seeds,
+            size_px=size_px,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            progress=progress,
+        )
+        return _to_numpy(larger)
 
     def redraw(
         self,
@@ -287,6 +323,29 @@ class Bundle:
         with torch.inference_mode():
             return _to_numpy(self._encoder(batch))
 
+    def write(self, prompt: str, image: NDArray[np.uint8] | None = None, *, rng_seed: int) -> str:
+        """A sentence about the garden that a picture shows, offline; see `writing.caption`.
+
+        Without a picture one of 256 pixels is drawn as the prompt says: the sentence is about that.
+
+        Args:
+            prompt: What to draw; not read where there is a picture.
+            image: RGB, square. [height, width, 3]
+            rng_seed: Draws the picture, and the words.
+        """
+        if image is None:
+            latents = self.denoise(
+                self.embed([prompt]),
+                [rng_seed],
+                size_px=MIN_SIZE_PX,
+                steps=Request.steps,
+                guidance_scale=Request.guidance_scale,
+            )
+            image = self.decode(latents)[0]
+        found = self.classify(_shrink(image)[None])
+        named = {name: LABELS[name][index[0]] for name, index in found.items()}
+        return caption(Attributes(**named), rng_seed)
+
     def classify(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
         """Name species, colour and sky of 256-pixel pictures; see `classifier.classify`."""
         return classify(self._classifier, images)
@@ -349,9 +408,8 @@ class Bundle:
         # channels_last is the faster layout for convolutions, a third on the CPU.
         model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.eval()
-        if name != "classifier":
-            for part in model.children() if isinstance(model, nn.ModuleDict) else (model,):
-                self._count_flops(part)
+        for part in model.children() if isinstance(model, nn.ModuleDict) else (model,):
+            self._count_flops(part)
         return model
 
     def _count_flops(self, model: nn.Module) -> None:
@@ -496,6 +554,14 @@ def _pad_maps(maps: NDArray[np.float32], height: int, width: int) -> Tensor:
     padded = np.zeros((1, SYMBOL_CHANNELS, tall, wide), np.float32)
     padded[0, : maps.shape[0], : maps.shape[1], : maps.shape[2]] = maps
     return torch.from_numpy(padded)
+
+
+def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture as the classifier takes it. [256, 256, 3]"""
+    wanted = (MIN_SIZE_PX, MIN_SIZE_PX)
+    if image.shape[:2] == wanted:
+        return image
+    return np.array(Image.fromarray(image).resize(wanted, Image.Resampling.BOX))
 
 
 @lru_cache

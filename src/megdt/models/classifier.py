@@ -80,12 +80,13 @@ def classify(
     Returns:
         By attribute. [count]
     """
+    device = next(model.parameters()).device
     parts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in LABELS}
     for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+        batch = torch.tensor(images[start : start + batch_size], device=device)
         scores = model(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
         for name, values in scores.items():
-            parts[name].append(values.argmax(1).numpy())
+            parts[name].append(values.argmax(1).cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 

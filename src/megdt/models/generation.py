@@ -82,36 +82,124 @@ def generate_latents(
     Returns:
         [batch, latent_channels, size_px / 8, size_px / 8]
     """
-    device = prompt_embeds.device
-    generators = [torch.Generator().manual_seed(seed) for seed in rng_seeds]
-    plan = list(zip(grids(size_px), count_steps(size_px, steps), strict=True))
+    total, first = sum(count_steps(size_px, steps)), count_steps(size_px, steps)[0]
+
+    def tell(before: int) -> Callable[[int, int], None]:
+        return lambda step, _: None if progress is None else progress(before + step, total)
+
+    coarse = draw_first_grid(
+        denoiser,
+        prompt_embeds,
+        rng_seeds,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        features=features,
+        progress=tell(0),
+    )
+    return enlarge_latents(
+        denoiser,
+        encoder,
+        decoder,
+        coarse,
+        prompt_embeds,
+        rng_seeds,
+        size_px=size_px,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        progress=tell(first),
+    )
+
+
+@torch.inference_mode()
+def draw_first_grid(
+    denoiser: Denoiser,
+    prompt_embeds: Float[Tensor, "batch embedding"],
+    rng_seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance_scale: float,
+    features: tuple[Tensor, Tensor, Tensor] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "batch 4 grid grid"]:
+    """Draw the whole scene from noise, on the grid where it is decided; see `generate_latents`.
+
+    Returns:
+        [batch, latent_channels, 32, 32]
+    """
+    noise = _noise(_generators(rng_seeds), GRID).to(prompt_embeds.device)
+    flow = guide(
+        _on_grid(denoiser, GRID, GRID, features), prompt_embeds, guidance_scale=guidance_scale
+    )
+    sigmas = make_sigmas(steps, shift=SHIFT).to(noise)
+    return sample_euler(flow, noise, sigmas, progress=progress)
+
+
+@torch.inference_mode()
+def enlarge_latents(
+    denoiser: Denoiser,
+    encoder: Encoder,
+    decoder: Decoder,
+    coarse: Float[Tensor, "batch 4 grid grid"],
+    prompt_embeds: Float[Tensor, "batch embedding"],
+    rng_seeds: Sequence[int],
+    *,
+    size_px: int,
+    steps: int,
+    guidance_scale: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "batch 4 height width"]:
+    """Draw a scene of the first grid on all finer ones; see `generate_latents`.
+
+    Args:
+        denoiser: The flow model.
+        encoder: Takes an enlarged picture back to latents.
+        decoder: Makes the picture to enlarge.
+        coarse: What `draw_first_grid` made of the same prompts and rng_seeds. [batch, 4, 32, 32]
+        prompt_embeds: [batch, embedding]
+        rng_seeds: One for each picture.
+        size_px: Height and width of the picture to come; at 256 there is no finer grid.
+        steps: Denoising steps on the first grid; finer ones take half.
+        guidance_scale: How strongly the prompt leads.
+        progress: Told the steps done and the steps in all, of the finer grids.
+
+    Returns:
+        [batch, latent_channels, size_px / 8, size_px / 8]
+    """
+    generators = _generators(rng_seeds)
+    _noise(generators, GRID)  # the first grid's came before: what follows it is the finer grids'
+    plan = list(zip(grids(size_px), count_steps(size_px, steps), strict=True))[1:]
     total, done = sum(count for _, count in plan), 0
-    latent: Tensor | None = None
+    latent = coarse
     for grid, count in plan:
         # Where the U-Net needs it, the grid hangs over the view a little, and is cut to it.
         drawn = -(-grid // _MULTIPLE) * _MULTIPLE
-        shape = (LATENT_CHANNELS, drawn, drawn)
-        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
-        if latent is None:
-            sigmas, start = make_sigmas(count, shift=SHIFT), noise
-        else:
-            sigmas = make_sigmas(count, start=REFINE_FROM)
-            larger = _enlarge(latent, grid, encoder, decoder)
-            hang = (0, drawn - grid)
-            larger = functional.pad(larger, hang * 2, mode="replicate")
-            start = add_noise(larger, REFINE_FROM, noise)
-        on_grid = _on_grid(denoiser, grid, drawn, features if latent is None else None)
-        flow = guide(on_grid, prompt_embeds, guidance_scale=guidance_scale)
+        noise = _noise(generators, drawn).to(coarse)
+        larger = _interpolate(latent, grid, encoder, decoder)
+        larger = functional.pad(larger, (0, drawn - grid) * 2, mode="replicate")
+        start = add_noise(larger, REFINE_FROM, noise)
+        flow = guide(
+            _on_grid(denoiser, grid, drawn, None), prompt_embeds, guidance_scale=guidance_scale
+        )
         before = done
 
         def tell(step: int, _: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + step, total)
 
-        latent = sample_euler(flow, start, sigmas.to(device), progress=tell)[:, :, :grid, :grid]
+        sigmas = make_sigmas(count, start=REFINE_FROM).to(coarse)
+        latent = sample_euler(flow, start, sigmas, progress=tell)[:, :, :grid, :grid]
         done += count
-    assert latent is not None
     return latent
+
+
+def _generators(rng_seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in rng_seeds]
+
+
+def _noise(generators: Sequence[torch.Generator], side: int) -> Tensor:
+    """The next noise of each picture. [batch, 4, side, side]"""
+    shape = (LATENT_CHANNELS, side, side)
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
 @torch.inference_mode()
@@ -211,7 +299,7 @@ def edit_latents(
     return drawn[:, :, :grid, :grid]
 
 
-def _enlarge(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> Tensor:
+def _interpolate(latent: Tensor, grid: int, encoder: Encoder, decoder: Decoder) -> Tensor:
     """The same scene on a finer grid, as soft as it was."""
     image = decoder(latent).clamp(-1, 1)
     size = (grid * FACTOR, grid * FACTOR)

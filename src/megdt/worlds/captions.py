@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from megdt.worlds.garden import Truth
 from megdt.worlds.scene import COLOURS, DENSITIES, SKIES, SPECIES, STAGES, WEATHERS
 
+if TYPE_CHECKING:  # words need no drawing library
+    from megdt.worlds.garden import Truth
+
 Pick = Callable[[tuple[str, ...]], str]
-Wording = Literal["training", "held out"]
+Wording = Literal["training", "held out", "description"]
+"""`description`: of a picture that is there, what `training` says of one that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +180,14 @@ _TEMPLATES = {
         "a postcard {place} {sky} showing {subject} {weather}",
         "{subject} swaying gently {place} {weather} {sky}, peaceful mood",
         "could you make an image that has {subject} in it, {weather} {sky}",
+    ),
+    "description": (
+        "{subject} {place} {sky} {weather}",
+        "{sky}, {subject} {place} {weather}",
+        "a photo of {subject} {place} {sky} {weather}",
+        "a meadow with {subject} {sky} {weather}",
+        "a beautiful landscape with {subject} {place} {sky} {weather}",
+        "there are {subject} {place} {sky} {weather}",
     ),
 }
 
