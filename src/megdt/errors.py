@@ -6,6 +6,7 @@ MegdtError                 the command line turns each of these into one line an
 +-- WorldError             a world cannot show what was asked of it
 +-- BundleError            model weights are missing, damaged or of another make
 +-- CodecError             a feature does not fit its codec, or a packet does not decode
+|   +-- MissedError        a packet is told by one before it, which did not come
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
 +-- OutputError            a file cannot be written or read where the user pointed
@@ -36,6 +37,10 @@ class BundleError(MegdtError):
 
 class CodecError(MegdtError):
     """A feature does not fit its codec, or a packet does not decode."""
+
+
+class MissedError(CodecError):
+    """A packet is told by one before it, which did not come."""
 
 
 class LinkError(MegdtError):
