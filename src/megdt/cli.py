@@ -120,7 +120,7 @@ ScenarioOption = Annotated[
     Path | None,
     typer.Option(
         "--scenario",
-        help="TOML file with tables request, plan, codecs, link, devices.",
+        help="TOML file with tables request, plan, codecs, link, devices, video.",
         show_default=False,
         rich_help_panel=_FILES,
     ),

@@ -57,11 +57,11 @@ Mode = Literal["fair", "paper"]
 is real Gaussian noise relative to the mean square of the raw values, as in the paper's Fig. 6."""
 
 Kind = Literal[
-    "prompt", "prompt_embeds", "recipe", "seed", "observation", "sketch", "image", "text"
+    "prompt", "prompt_embeds", "recipe", "seed", "observation", "sketch", "image", "frame", "text"
 ]
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
-recipe is a prompt with the rng_seed that it is drawn with; a text is what is written of a picture or
+recipe is a prompt with the rng_seed that it is drawn with; a frame is a picture of a video; a text is what is written of a picture or
 in answer to a prompt."""
 
 Style = Literal["edges", "layout", "thumbnail"]
@@ -129,7 +129,7 @@ class Feature:
     kind: Kind
     values: Any
     """str for a prompt and a text, else float32 or uint8 array: prompt_embeds [embedding], seed and
-    observation [latent_channels, height, width], sketch and image [height, width, 3]."""
+    observation [latent_channels, height, width], sketch, image and frame [height, width, 3]."""
     noise_power: float = 0.0
     """Mean square of the noise that the air has left on the values, as the receiver knows it."""
     style: Style | None = None
@@ -361,7 +361,7 @@ class Plan:
     image_bits: int | None = None
     """Budget for image codecs that have a rate; None for no limit."""
     seed_bits: int | None = None
-    """Budget for progressive seeds; None for 0.1 bit a pixel."""
+    """Budget for progressive seeds and key frames; None for 0.1 bit a pixel."""
     sketch_bits: int | None = None
     """Budget for sketches; None for 0.03 bit a pixel."""
 

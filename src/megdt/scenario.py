@@ -1,11 +1,12 @@
 """Scenarios: the one place that turns TOML, and options of the command line, into objects.
 
-A scenario has five tables. Every key is a field of the dataclass named here, which holds its
+A scenario has six tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
     [plan]     records.Plan          mechanism, mode, image_bits, seed_bits, sketch_bits
-    [codecs]   CODECS below          prompt, recipe, seed, observation, sketch, image
+    [codecs]   CODECS below          prompt, recipe, seed, observation, sketch, image, frame
+    [video]    mechanisms.video.Video  motion, frames, frames_per_s, to_prompt, ...
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
@@ -19,7 +20,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -27,6 +28,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from megdt.codecs import Codec
+from megdt.codecs.frames import BundledAutoencoder, FileFrameCodec, SeedFrameCodec
 from megdt.codecs.image import AnalogImageCodec, FileFormat, FileImageCodec
 from megdt.codecs.jscc import (
     MAPS,
@@ -44,6 +46,7 @@ from megdt.codecs.progressive import ProgressiveSeedCodec
 from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
 from megdt.codecs.sketch import SketchCodec
+from megdt.codecs.video import VideoSeedCodec
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.link.paper import PaperLink
@@ -63,6 +66,7 @@ from megdt.mechanisms.single_user import (
     UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
+from megdt.mechanisms.video import Video, video_parallel, video_sequential
 from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.records import Kind, Mode, Part, Plan, Request, Result, Side, Style
 
@@ -87,19 +91,31 @@ def _always(mechanism: Mechanism) -> MechanismFactory:
     return lambda scenario: mechanism
 
 
-MECHANISMS: dict[str, MechanismFactory] = {m.name: _always(m) for m in _ONE_USER}
+MECHANISMS: dict[str, MechanismFactory] = {
+    **{m.name: _always(m) for m in _ONE_USER},
+    "video_sequential": lambda s: video_sequential(s.video, s.request.size_px),
+    "video_parallel": lambda s: video_parallel(s.video, s.request.size_px),
+}
 
 
 CodecFactory = Callable[["Scenario"], Codec]
 """Makes a codec of what both ends agree on."""
 
 
-def _file_codec(file_format: FileFormat) -> CodecFactory:
+def _file_codec(file_format: FileFormat) -> Callable[[Scenario], FileImageCodec]:
     return lambda scenario: FileImageCodec(
         size_px=scenario.request.size_px,
         file_format=file_format,
         budget_bits=scenario.plan.image_bits,
     )
+
+
+def _file_frame_codec(file_format: FileFormat) -> CodecFactory:
+    return lambda scenario: FileFrameCodec(image=_file_codec(file_format)(scenario))
+
+
+def _progressive(scenario: Scenario) -> ProgressiveSeedCodec:
+    return ProgressiveSeedCodec(shape=scenario.seed_shape, budget_bits=scenario.plan.seed_bits)
 
 
 def _sketch_codec(style: Style) -> CodecFactory:
@@ -200,9 +216,7 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
         "analog": lambda scenario: AnalogSeedCodec(
             shape=scenario.seed_shape, mode=scenario.plan.mode
         ),
-        "progressive": lambda scenario: ProgressiveSeedCodec(
-            shape=scenario.seed_shape, budget_bits=scenario.plan.seed_bits
-        ),
+        "progressive": _progressive,
         "jscc": jscc_codec,
         "hybrid": hybrid_codec,
     },
@@ -222,6 +236,19 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
             size_px=scenario.request.size_px, mode=scenario.plan.mode
         ),
     },
+    "frame": {
+        "video": lambda scenario: VideoSeedCodec(
+            BundledAutoencoder(),
+            height_px=scenario.request.size_px,
+            width_px=scenario.request.size_px,
+            key_bits=scenario.plan.seed_bits,
+        ),
+        "seeds": lambda scenario: SeedFrameCodec(
+            models=BundledAutoencoder(), seed=_progressive(scenario)
+        ),
+        "webp": _file_frame_codec("webp"),
+        "avif": _file_frame_codec("avif"),
+    },
 }
 
 DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
@@ -232,6 +259,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "observation": "int8",
         "sketch": "thumbnail",
         "image": "webp",
+        "frame": "video",
     },
     "paper": {
         "prompt": "text",
@@ -240,11 +268,12 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "observation": "int8",
         "sketch": "thumbnail",
         "image": "analog",
+        "frame": "video",
     },
 }
 
 
-TABLES = ("request", "plan", "codecs", "link", "devices")
+TABLES = ("request", "plan", "codecs", "link", "devices", "video")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +296,7 @@ class Scenario:
     plan: Plan
     link: RadioLink | PaperLink
     devices: Devices = Devices()
+    video: Video = field(default_factory=Video)
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -287,7 +317,8 @@ class Scenario:
         progress: StageProgress | None = None,
     ) -> Result:
         """Simulate it; see `mechanisms.simulate.simulate`."""
-        codecs = {kind: self.codec(kind) for kind in self.plan.codecs}
+        crossing = {edge.source.makes for edge in self.mechanism.edges}
+        codecs = {kind: self.codec(kind) for kind in self.plan.codecs if kind in crossing}
         return simulate(
             self.mechanism,
             self.request,
@@ -310,6 +341,7 @@ class Scenario:
             "plan": asdict(self.plan),
             "link": asdict(self.link),
             "devices": asdict(self.devices),
+            "video": asdict(self.video),
         }
         parts["codecs"] = parts["plan"].pop("codecs")
         # TOML has no null: what is left out is None.
@@ -434,7 +466,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link, devices; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices, video; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
@@ -464,6 +496,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
         devices=devices,
+        video=Video(**_check_table(tables, "video", Video, source)),
     )
 
 

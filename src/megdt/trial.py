@@ -184,6 +184,7 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         "sketch": np.zeros((size, size, 3), np.uint8),
     }
     samples["observation"] = samples["seed"]
+    samples["frame"] = samples["sketch"]
     for kind, values in samples.items():
         if kind in crossing:
             # Once in vain: they read their networks, or compile what they are made of.
