@@ -7,7 +7,7 @@ import re
 import subprocess
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -16,6 +16,7 @@ from megdt import __version__
 from megdt.cli import app
 from megdt.link.energy import DEVICES
 from megdt.link.radio import CHANNELS, DEFAULT_SNR_DB, RadioLink
+from megdt.mechanisms.video import Motion, Video
 from megdt.models.writing import KEY
 from megdt.records import Plan, Request
 from megdt.scenario import CODECS, MECHANISMS, Devices, World, Writer
@@ -38,6 +39,13 @@ def test_the_readmes_python_runs() -> None:
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["result"].image.shape == (256, 256, 3)  # type: ignore[attr-defined]
+
+
+def test_the_python_of_the_scenarios_page_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", SCENARIOS, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "scenarios.md", "exec"), names)
+    assert len(names["frames"]) == 4  # type: ignore[arg-type]
 
 
 def test_the_readmes_pictures_and_links_are_there() -> None:
@@ -95,13 +103,14 @@ def test_every_command_and_option_is_documented() -> None:
     "key",
     [
         f.name
-        for kind in (Request, Plan, RadioLink, Devices, World, Writer)
+        for kind in (Request, Plan, RadioLink, Devices, Video, World, Writer)
         for f in fields(kind)
         if f.name != "codecs"
     ]
     + [str(kind) for kind in CODECS]
     + [name for names in CODECS.values() for name in names]
     + list(MECHANISMS)
+    + list(get_args(Motion))
     + list(DEVICES),
 )
 def test_every_scenario_key_and_choice_is_documented(key: str) -> None:

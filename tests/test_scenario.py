@@ -19,6 +19,7 @@ def test_a_scenario_survives_its_own_table() -> None:
         "plan": {"mode": "paper", "image_bits": 9000},
         "codecs": {"image": "webp"},
         "link": {"snr_db": -3},
+        "video": {"motion": "track", "frames": 3, "to_prompt": "tulips"},
     }
     scenario = parse_scenario(tables)
     assert parse_scenario(scenario.table()) == scenario
@@ -49,7 +50,10 @@ def test_settings_override_one_key() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"lnk": {}}, "no table 'lnk'; known tables: codecs, devices, link, plan, request, world, writer"),
+        (
+            {"lnk": {}},
+            "no table 'lnk'; known tables: codecs, devices, link, plan, request, video, world, writer",
+        ),
         (
             {"link": {"bandwith_hz": 1}},
             r"\[link\] has no key 'bandwith_hz'; known keys: bandwidth_hz",
@@ -63,6 +67,8 @@ def test_settings_override_one_key() -> None:
         ({"codecs": {"sound": "mp3"}}, "no key 'sound'"),
         ({"plan": {"mechanism": "es_to_eu"}}, "did you mean 'es_to_ue'"),
         ({"plan": {"mode": "unfair"}}, "known: fair, paper"),
+        ({"video": {"frames": "8"}}, r"\[video\] frames is '8', expected a whole number"),
+        ({"video": {"fps": 8}}, r"\[video\] has no key 'fps'; known keys: change, frames"),
     ],
 )
 def test_a_wrong_scenario_is_refused(tables: dict[str, Any], message: str) -> None:

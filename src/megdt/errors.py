@@ -6,6 +6,7 @@ MegdtError                 the command line turns each of these into one line an
 +-- WorldError             a world cannot show what was asked of it
 +-- BundleError            model weights are missing, damaged or of another make
 +-- CodecError             a feature does not fit its codec, or a packet does not decode
+|   +-- MissedError        a packet is told by one before it, which did not come
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
 +-- WriterError            a server that writes texts gave none
@@ -37,6 +38,10 @@ class BundleError(MegdtError):
 
 class CodecError(MegdtError):
     """A feature does not fit its codec, or a packet does not decode."""
+
+
+class MissedError(CodecError):
+    """A packet is told by one before it, which did not come."""
 
 
 class LinkError(MegdtError):

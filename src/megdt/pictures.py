@@ -1,5 +1,5 @@
-"""Pictures as files: PNG with everything inside that it takes to make the picture again, and the
-labelled comparison figure.
+"""Pictures as files: PNG with everything inside that it takes to make the picture again, videos as
+animated pictures, the labelled comparison figure, and the contact sheet of a video.
 """
 
 from __future__ import annotations
@@ -8,25 +8,30 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from megdt.errors import OutputError
+from megdt.errors import OutputError, RequestError
 
 RECALL_KEY = "megdt"
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, video: bool = False) -> None:
     """See that a file can be made there, before anything long is started.
 
+    Args:
+        path: Of a picture.
+        video: Or of a video, which may end in .webp too.
+
     Raises:
-        OutputError: If the folder does not exist or cannot be written, or the path is a folder.
+        OutputError: If the folder does not exist or cannot be written, or the path is a folder or of
+            another format.
     """
     folder = path.parent
     try:
@@ -46,7 +51,12 @@ def check_writable(path: Path) -> None:
         raise OutputError(
             f"cannot write {path} ({error.strerror}); choose another place with --out"
         ) from error
-    if path.suffix.lower() != ".png":
+    if video and path.suffix.lower() not in ANIMATED:
+        raise OutputError(
+            f"{path.name} ends in neither {' nor '.join(ANIMATED)}, as which videos are written; "
+            f"name it {path.stem}.webp"
+        )
+    if not video and path.suffix.lower() != ".png":
         raise OutputError(
             f"{path.name} does not end in .png, and only PNG keeps the recall data; "
             f"name it {path.stem}.png"
@@ -84,11 +94,51 @@ def save_picture(
     if recall is not None:
         info.add_itxt(RECALL_KEY, json.dumps(recall, ensure_ascii=False))
     info.add_text("Software", "megdt")
+    _write_whole(path, lambda file: Image.fromarray(image).save(file, "PNG", pnginfo=info))
+
+
+ANIMATED = {".png": "PNG", ".webp": "WEBP"}
+"""Formats of videos by the end of their names."""
+
+
+def save_video(path: Path, frames: Sequence[NDArray[np.uint8]], frames_per_s: float) -> None:
+    """Write a video as an animated picture that plays over and over, whole or not at all.
+
+    Args:
+        path: Where to; NAME.png keeps every pixel, NAME.webp is small.
+        frames: RGB, all of one size. Each [height, width, 3]
+        frames_per_s: How fast it plays.
+
+    Raises:
+        RequestError: If there is no frame, or the name ends in neither .png nor .webp.
+        OutputError: If the file cannot be written.
+    """
+    if not frames:
+        raise RequestError("a video has no frame; give it at least one")
+    kind = ANIMATED.get(path.suffix.lower())
+    if kind is None:
+        raise RequestError(
+            f"{path.name} ends in {path.suffix or 'nothing'}, a video is written as "
+            f"{' or '.join(ANIMATED)}; name it {path.stem}.webp"
+        )
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    settings: dict[str, Any] = {"quality": 90, "method": 4} if kind == "WEBP" else {}
+    milliseconds = max(1, round(1000 / frames_per_s))
+    _write_whole(
+        path,
+        lambda file: first.save(
+            file, kind, save_all=True, append_images=others, duration=milliseconds, loop=0,
+            **settings,
+        ),
+    )  # fmt: skip
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".megdt-", suffix=".png")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".megdt-", suffix=path.suffix)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                Image.fromarray(image).save(file, "PNG", pnginfo=info)
+                write(file)
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -203,3 +253,31 @@ def draw_comparison(
         for row, note in enumerate(notes):
             pen.text((left, top + side + 38 + 21 * row), note, fill="#555555", font=small)
     return np.asarray(figure)
+
+
+def draw_sheet(
+    frames: Sequence[NDArray[np.uint8]], notes: Sequence[str], *, columns: int = 4
+) -> NDArray[np.uint8]:
+    """The contact sheet of a video: its frames row by row, with a note under each.
+
+    Args:
+        frames: RGB, all of one size. Each [height, width, 3]
+        notes: One a frame.
+        columns: Frames in a row.
+
+    Returns:
+        RGB. [height, width, 3]
+    """
+    side, gap, line = 192, 12, 24
+    small = ImageFont.load_default(14)
+    rows = -(-len(frames) // columns)
+    size = (gap + min(columns, len(frames)) * (side + gap), gap + rows * (side + line + gap))
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (frame, note) in enumerate(zip(frames, notes, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = gap + column * (side + gap), gap + row * (side + line + gap)
+        shown = Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(shown, (left, top))
+        pen.text((left, top + side + 4), note, fill="#555555", font=small)
+    return np.asarray(sheet)

@@ -66,11 +66,12 @@ Kind = Literal[
     "shares",
     "sketch",
     "image",
+    "frame",
     "text",
 ]
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
-recipe is a prompt with the rng_seed that it is drawn with; needs are where and how long ago a view was
+recipe is a prompt with the rng_seed that it is drawn with; a frame is a picture of a video; needs are where and how long ago a view was
 seen, without what is seen there, and shares who is to send what of theirs to whom; a text is what is written of a picture or
 in answer to a prompt."""
 
@@ -139,7 +140,7 @@ class Feature:
     kind: Kind
     values: Any
     """str for a prompt and a text, else float32 or uint8 array: prompt_embeds [embedding], seed and
-    observation [latent_channels, height, width], sketch and image [height, width, 3]. A tuple of
+    observation [latent_channels, height, width], sketch, image and frame [height, width, 3]. A tuple of
     Share for shares, None for needs."""
     noise_power: float = 0.0
     """Mean square of the noise that the air has left on the values, as the receiver knows it."""
@@ -395,7 +396,7 @@ class Plan:
     image_bits: int | None = None
     """Budget for image codecs that have a rate; None for no limit."""
     seed_bits: int | None = None
-    """Budget for progressive seeds; None for 0.1 bit a pixel."""
+    """Budget for progressive seeds and key frames; None for 0.1 bit a pixel."""
     sketch_bits: int | None = None
     """Budget for sketches; None for 0.03 bit a pixel."""
 

@@ -5,7 +5,8 @@ default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
     [plan]     records.Plan          mechanism, mode, image_bits, seed_bits, sketch_bits
-    [codecs]   CODECS below          prompt, recipe, text, seed, observation, sketch, image
+    [codecs]   CODECS below          prompt, recipe, text, seed, observation, sketch, image, frame, ...
+    [video]    mechanisms.video.Video  motion, frames, frames_per_s, to_prompt, ...
     [link]     link.radio.RadioLink  channel, snr_db, bandwidth_hz, coding, ...; in paper mode
                link.paper.PaperLink  snr_db, bandwidth_hz, tx_power_dbm
     [devices]  Devices below         es, ue
@@ -21,7 +22,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
@@ -29,6 +30,7 @@ from typing import Any, cast, get_args, get_type_hints
 import numpy as np
 
 from megdt.codecs import Codec
+from megdt.codecs.frames import BundledAutoencoder, FileFrameCodec, SeedFrameCodec
 from megdt.codecs.image import AnalogImageCodec, FileFormat, FileImageCodec
 from megdt.codecs.jscc import (
     MAPS,
@@ -47,6 +49,7 @@ from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
 from megdt.codecs.shares import SharesCodec
 from megdt.codecs.sketch import SketchCodec
+from megdt.codecs.video import VideoSeedCodec
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.link.paper import PaperLink
@@ -72,6 +75,7 @@ from megdt.mechanisms.single_user import (
     UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
+from megdt.mechanisms.video import Video, video_parallel, video_sequential
 from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.models.writing import ServedModels, ServerWriter
 from megdt.records import (
@@ -116,6 +120,8 @@ def _always(mechanism: Mechanism) -> MechanismFactory:
 
 MECHANISMS: dict[str, MechanismFactory] = {
     **{m.name: _always(m) for m in _ONE_USER},
+    "video_sequential": lambda s: video_sequential(s.video, s.request.size_px),
+    "video_parallel": lambda s: video_parallel(s.video, s.request.size_px),
     "individual": lambda scenario: individual(scenario.panorama),
     "decentralized": lambda scenario: decentralized(scenario.panorama, scenario.shares),
     "coordinated": lambda scenario: coordinated(scenario.panorama),
@@ -128,7 +134,7 @@ CodecFactory = Callable[["Scenario"], Codec]
 """Makes a codec of what both ends agree on."""
 
 
-def _file_codec(file_format: FileFormat) -> CodecFactory:
+def _file_codec(file_format: FileFormat) -> Callable[[Scenario], FileImageCodec]:
     return lambda scenario: FileImageCodec(
         size_px=scenario.request.size_px,
         file_format=file_format,
@@ -139,6 +145,14 @@ def _file_codec(file_format: FileFormat) -> CodecFactory:
 def sketch_size_px(mechanism: str, size_px: int) -> int:
     """Height and width of what a mechanism sketches on the way to a picture of size_px."""
     return MIN_SIZE_PX if mechanism == SKETCH_FIRST.name else size_px
+
+
+def _file_frame_codec(file_format: FileFormat) -> CodecFactory:
+    return lambda scenario: FileFrameCodec(image=_file_codec(file_format)(scenario))
+
+
+def _progressive(scenario: Scenario) -> ProgressiveSeedCodec:
+    return ProgressiveSeedCodec(shape=scenario.seed_shape, budget_bits=scenario.seed_bits)
 
 
 def _sketch_codec(style: Style) -> CodecFactory:
@@ -261,9 +275,7 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
         "analog": lambda scenario: AnalogSeedCodec(
             shape=scenario.seed_shape, mode=scenario.plan.mode
         ),
-        "progressive": lambda scenario: ProgressiveSeedCodec(
-            shape=scenario.seed_shape, budget_bits=scenario.seed_bits
-        ),
+        "progressive": _progressive,
         "jscc": jscc_codec,
         "hybrid": hybrid_codec,
     },
@@ -285,6 +297,19 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
             size_px=scenario.request.size_px, mode=scenario.plan.mode
         ),
     },
+    "frame": {
+        "video": lambda scenario: VideoSeedCodec(
+            BundledAutoencoder(),
+            height_px=scenario.request.size_px,
+            width_px=scenario.request.size_px,
+            key_bits=scenario.plan.seed_bits,
+        ),
+        "seeds": lambda scenario: SeedFrameCodec(
+            models=BundledAutoencoder(), seed=_progressive(scenario)
+        ),
+        "webp": _file_frame_codec("webp"),
+        "avif": _file_frame_codec("avif"),
+    },
 }
 
 DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
@@ -298,6 +323,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "shares": "runs",
         "sketch": "thumbnail",
         "image": "webp",
+        "frame": "video",
     },
     "paper": {
         "prompt": "text",
@@ -309,11 +335,12 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "shares": "runs",
         "sketch": "thumbnail",
         "image": "analog",
+        "frame": "video",
     },
 }
 
 
-TABLES = ("request", "plan", "codecs", "link", "devices", "world", "writer")
+TABLES = ("request", "plan", "codecs", "link", "devices", "video", "world", "writer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,6 +424,7 @@ class Scenario:
     plan: Plan
     link: RadioLink | PaperLink
     devices: Devices = Devices()
+    video: Video = field(default_factory=Video)
     world: World = World()
     chosen_shares: tuple[Share, ...] | None = None
     """Who sends what to whom under `decentralized`; as if nothing were hidden where left out."""
@@ -503,7 +531,8 @@ class Scenario:
         progress: StageProgress | None = None,
     ) -> Result:
         """Simulate it; see `mechanisms.simulate.simulate`."""
-        codecs = {kind: self.codec(kind) for kind in self.plan.codecs}
+        crossing = {edge.source.makes for edge in self.mechanism.edges}
+        codecs = {kind: self.codec(kind) for kind in self.plan.codecs if kind in crossing}
         return simulate(
             self.mechanism,
             self.request,
@@ -531,6 +560,7 @@ class Scenario:
             "plan": asdict(self.plan),
             "link": asdict(self.link),
             "devices": asdict(self.devices),
+            "video": asdict(self.video),
             "world": asdict(self.world),
             "writer": asdict(self.writer),
         }
@@ -661,7 +691,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link, devices, world, writer; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices, video, world, writer; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
@@ -693,6 +723,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
         devices=devices,
+        video=Video(**_check_table(tables, "video", Video, source)),
         world=world,
         writer=writer,
     )

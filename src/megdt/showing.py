@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from megdt.mechanisms.video import play, screen
 from megdt.models import FACTOR
-from megdt.pictures import check_writable, draw_rows, save_picture
+from megdt.pictures import check_writable, draw_rows, draw_sheet, save_picture, save_video
 from megdt.report import describe_link, make_table
 from megdt.scenario import Scenario
 from megdt.tasks import TASKS, Done, Shown
@@ -30,11 +33,17 @@ def print_tasks() -> None:
 
 
 def name_files(scenario: Scenario, path: Path) -> dict[str, Path]:
-    """Where each stage's picture goes: the last one to the path, others beside it.
+    """Where each stage's picture goes: the last one to the path, others beside it; of a video, all
+    frames to the path, and a sheet of them beside it.
 
     Raises:
         OutputError: If one of them cannot be written.
     """
+    if is_video(scenario):
+        files = {"video": path, "sheet": path.with_name(f"{path.stem}-sheet.png")}
+        check_writable(path, video=True)
+        check_writable(files["sheet"])
+        return files
     stages = [
         stage.name
         for stage in scenario.mechanism.stages
@@ -55,6 +64,8 @@ def save_shown(done: Done, path: Path, files: Mapping[str, Path]) -> dict[str, P
     Returns:
         The files that were written, by stage.
     """
+    if is_video(done.scenario):
+        return _save_video(done, files)
     written = {}
     for shown in done.shown:
         if shown.stage in files:
@@ -64,6 +75,25 @@ def save_shown(done: Done, path: Path, files: Mapping[str, Path]) -> dict[str, P
         save_picture(path, draw_rows(done.scenario.mechanism.name, _rows(done)))
         written["all"] = path
     return written
+
+
+def _save_video(done: Done, files: Mapping[str, Path]) -> dict[str, Path]:
+    if done.result.image is None:
+        return {}
+    frames, speed = screen(done.result), done.scenario.video.frames_per_s
+    played = play(done.result, frames_per_s=speed)
+    notes = [
+        f"{_ms(at)}{'' if came else ', not there'}"
+        for at, came in zip(played.shown_s, played.came, strict=True)
+    ]
+    save_video(files["video"], frames, speed)
+    save_picture(files["sheet"], draw_sheet(frames, notes))
+    return dict(files)
+
+
+def is_video(scenario: Scenario) -> bool:
+    """Whether it makes frames."""
+    return any(stage.makes == "frame" for stage in scenario.mechanism.stages)
 
 
 def _rows(done: Done) -> list[tuple[NDArray[np.uint8], int, str]]:
@@ -95,6 +125,7 @@ def as_json(done: Done, files: Mapping[str, Path]) -> dict[str, Any]:
             }
             for s in done.shown
         ],
+        "playback": _playback(done),
         "bits": ledger.bits,
         "channel_uses": ledger.channel_uses,
         "duration_s": ledger.duration_s,
@@ -102,6 +133,16 @@ def as_json(done: Done, files: Mapping[str, Path]) -> dict[str, Any]:
         "energy_by_side_j": {side: ledger.energy_of(side) for side in ledger.waiting_j},
         "scenario": done.scenario.table(),
     }
+
+
+def _playback(done: Done) -> dict[str, Any] | None:
+    """How a video plays while it arrives; None for all else."""
+    if not is_video(done.scenario) or done.result.image is None:
+        return None
+    played = play(done.result, frames_per_s=done.scenario.video.frames_per_s)
+    found = {**asdict(played), "lost": played.lost}
+    # None of the frames came: JSON has no infinity.
+    return {k: None if v == math.inf else v for k, v in found.items()}
 
 
 def print_done(done: Done, files: Mapping[str, Path]) -> None:
@@ -127,6 +168,14 @@ def print_done(done: Done, files: Mapping[str, Path]) -> None:
         f"\n{describe_link(done.scenario)}: {done.result.outcome}; "
         f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J"
     )
+    played = _playback(done)
+    if played is not None:
+        first = "never" if played["first_s"] is None else f"after {_ms(played['first_s'])}"
+        print(
+            f"first frame {first}; plays without a stall if begun at {_ms(played['playable_s'])}, "
+            f"{played['waits']} stalls of {_ms(played['stalls_s'])} in all if begun at once; "
+            f"{played['lost']} of {len(played['came'])} frames lost"
+        )
     for shown in done.shown:
         if shown.feature.kind == "text":
             print(shown.feature.values)

@@ -69,6 +69,15 @@ TASKS: dict[str, Task] = {
             prompt="a sunny day",
         ),
         Task(
+            name="image-to-video",
+            about="what the UE sees to a video that begins with it: a time-lapse, or a camera track "
+            "(video.motion)",
+            suits={
+                "video_parallel": "seeds, each as it is made", "video_sequential": "seeds, all at the end",
+            },
+            prompt="the same meadow under the stars",
+        ),
+        Task(
             name="interactive-scene",
             about="something to see at once, and the picture as soon as it is there",
             suits={

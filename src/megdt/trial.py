@@ -191,6 +191,7 @@ def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         "sketch": np.zeros((size, size, 3), np.uint8),
     }
     samples["observation"] = rng.standard_normal(scenario.view_shape).astype(np.float32)
+    samples["frame"] = samples["sketch"]
     for kind, values in samples.items():
         if kind in crossing:
             # Once in vain: they read their networks, or compile what they are made of.

@@ -102,7 +102,8 @@ def run(
     from megdt.pictures import free_name, read_picture
 
     pixels = None if picture is None else read_picture(picture, wanted.request.size_px)
-    path = out if out is not None else free_name(Path(f"{chosen.name}.png"))
+    suffix = "webp" if showing.is_video(wanted) else "png"
+    path = out if out is not None else free_name(Path(f"{chosen.name}.{suffix}"))
     files = showing.name_files(wanted, path)
     with progress_bar() as progress:
         done = tasks.run_task(chosen, wanted, Bundle(), picture=pixels, progress=progress)

@@ -14,6 +14,11 @@ class Codec(Protocol):
     but the packet. So whatever a decoder needs to know must be in the packet, and is charged.
     A codec that runs networks may have `flops`, the floating point operations of this thread so
     far: then its time is that of the side's device, else what was measured here.
+
+    A codec that tells a feature by those before it says so with `remembers = True`, and has
+    `ask_key()`. Then each end keeps its copy through a generation, what a side sends to another goes
+    in order, and its sender is asked for a feature that needs no other where one did not get across.
+    The receiver raises MissedError for what it cannot tell.
     """
 
     def encode(self, feature: Feature) -> Packet:

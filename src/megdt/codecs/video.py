@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from megdt.codecs.progressive import (
     load_tables,
     transform,
 )
-from megdt.errors import CodecError
+from megdt.errors import CodecError, MissedError
 from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.records import Delivery, Feature, Packet
 
@@ -158,6 +158,8 @@ class VideoSeedCodec:
         CodecError: If a number is out of its range.
     """
 
+    remembers: ClassVar[bool] = True
+
     def __init__(
         self,
         models: Models,
@@ -253,13 +255,13 @@ class VideoSeedCodec:
         Whatever is refused leaves what the receiver holds as it was.
 
         Raises:
-            CodecError: If the packet is damaged or none of this codec's, comes twice or too late,
-                or a frame before it was missed; then none but a key frame can follow.
+            CodecError: If the packet is damaged or none of this codec's, or comes twice or too late.
+            MissedError: If a frame before it was missed; then none but a key frame can follow.
         """
         canvas = self._read(delivery.payload)
         image = self._show(canvas)
         self._canvas = canvas
-        return Feature(kind="image", values=image)
+        return Feature(kind="frame", values=image)
 
     # The packet.
 
@@ -291,7 +293,7 @@ class VideoSeedCodec:
             )
         if kind != KEY and (held is None or number != (held.number + 1) % 2**16):
             holds = "no key frame has come" if held is None else f"frame {held.number} came last"
-            raise CodecError(
+            raise MissedError(
                 f"frame {number} is told by what changed since frame {(number - 1) % 2**16}, here "
                 f"{holds}; wait for the next key frame, or ask for it"
             )

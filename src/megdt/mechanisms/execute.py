@@ -11,13 +11,13 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
+from functools import cached_property, partial
+from typing import Literal, Protocol
 
 import numpy as np
 
 from megdt.codecs import Codec
-from megdt.errors import MechanismError
+from megdt.errors import MechanismError, MissedError
 from megdt.link import Link
 from megdt.link.energy import DeviceProfile
 from megdt.mechanisms.stages import Edge, Job, Mechanism, Models, Stage, StageProgress
@@ -46,8 +46,22 @@ class Execution:
     links: Mapping[Kind, Link]
     devices: Mapping[Side, DeviceProfile]
     progress: StageProgress | None = None
+    _ends: dict[tuple[Kind, Side, Side, str], Codec] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Copies of the codecs that remember, one for each end of what a side sends to another."""
 
     def __post_init__(self) -> None:
+        order = {stage.name: at for at, stage in enumerate(self.mechanism.stages)}
+        for edge in self.mechanism.edges:
+            before = self.before(edge)
+            if before is not None and order[before.source.name] > order[edge.source.name]:
+                raise MechanismError(
+                    f"{edge.source.makes} of {before.source.name} ({before.source.side}) is taken "
+                    f"before that of {edge.source.name} and made after it, and its codec tells each "
+                    "by the one before; list the stages that take them in the order of those that "
+                    "make them"
+                )
         for stage in self.mechanism.stages:
             if stage.side not in self.devices:
                 raise MechanismError(
@@ -55,6 +69,15 @@ class Execution:
                     f"devices are of {', '.join(self.devices) or 'no side'}; say what "
                     f"{stage.side} is"
                 )
+
+    @cached_property
+    def in_order(self) -> frozenset[Kind]:
+        """Kinds whose codec remembers: what a side sends to another of them goes in order."""
+        return frozenset(k for k, codec in self.codecs.items() if _remembers(codec))
+
+    def before(self, edge: Edge) -> Edge | None:
+        """What has to be over before an edge's feature is encoded, besides its being made."""
+        return self.mechanism.previous.get(edge.key) if edge.source.makes in self.in_order else None
 
     def run(self, stage: Stage, inputs: Sequence[Feature | None]) -> tuple[Feature, list[Line]]:
         """Run a stage.
@@ -80,7 +103,7 @@ class Execution:
             MechanismError: If there is no codec or no link for it.
         """
         source, target = edge.source, edge.target
-        transmitter, link = self._codec(edge), self.links[source.makes]
+        transmitter, link = self._codec(edge, "sender"), self.links[source.makes]
         # A copy: what is judged later is what was made, not what a codec has left of it.
         given = copy.deepcopy(feature)
         with _Watch(transmitter) as watch:
@@ -89,6 +112,9 @@ class Execution:
             target, f"encode {source.makes}", source.side, watch, source=source.name
         )
         delivery = link.send(packet, air_rng(self.request, source.side, target.side, edge.number))
+        if delivery.outcome != "delivered" and _remembers(transmitter):
+            # The sender knows by the acknowledgements that failed, which the link has charged.
+            transmitter.ask_key()  # type: ignore[attr-defined]
         sender, taker = self.devices[source.side], self.devices[target.side]
         waiting_s = max(delivery.latency_s - delivery.airtime_s - delivery.feedback_s, 0.0)
         sender_j = (
@@ -132,32 +158,47 @@ class Execution:
             feature: As it was made.
 
         Raises:
-            MechanismError: If its codec sends symbols, of which no two receivers have the same.
+            MechanismError: If its codec sends symbols, of which no two receivers have the same, or
+                remembers.
         """
-        packet = self._codec(edge).encode(copy.deepcopy(feature))
+        if edge.source.makes in self.in_order:
+            raise MechanismError(
+                f"{feature.kind} of {edge.source.name} ({edge.source.side}) is taken as sent, and "
+                f"codec {self.codecs[feature.kind]!r} tells it by what was sent before; take a codec "
+                "that does not remember"
+            )
+        packet = self._codec(edge, "sender").encode(copy.deepcopy(feature))
         if packet.symbols is not None:
             raise MechanismError(
                 f"{feature.kind} of {edge.source.name} ({edge.source.side}) is taken as sent, and "
                 f"codec {self.codecs[feature.kind]!r} sends symbols, which arrive as the air leaves "
                 "them; take a codec of bits"
             )
-        receiver = self._codec(edge)
+        receiver = self._codec(edge, "receiver")
         with _Watch(receiver) as watch:
             echoed = receiver.decode(Delivery(payload=bytes(packet.payload)))
         task = f"decode {feature.kind}"
         return echoed, [self._charge(taker, task, taker.side, watch, source=edge.source.name)]
 
     def receive(self, edge: Edge, delivery: Delivery) -> tuple[Feature, list[Line]]:
-        """Decode what has been delivered."""
-        receiver = self._codec(edge)
+        """Decode what has been delivered.
+
+        Raises:
+            MissedError: If it is told by a feature before it that did not come.
+        """
+        receiver = self._codec(edge, "receiver")
         with _Watch(receiver) as watch:
             feature = receiver.decode(delivery)
         source, target = edge.source, edge.target
         task = f"decode {source.makes}"
         return feature, [self._charge(target, task, target.side, watch, source=source.name)]
 
-    def _codec(self, edge: Edge) -> Codec:
+    def _codec(self, edge: Edge, end: Literal["sender", "receiver"]) -> Codec:
+        """A fresh copy, or for one that remembers the copy that this end has used before."""
         kind = edge.source.makes
+        kept = self._ends.get((kind, edge.source.side, edge.target.side, end))
+        if kept is not None:
+            return kept
         for table, what in ((self.codecs, "codec"), (self.links, "link")):
             if kind not in table:
                 raise MechanismError(
@@ -173,6 +214,8 @@ class Execution:
                 f"codec {codec!r} is its own copy, so it could pass features by the link; "
                 "let copy.deepcopy make another"
             )
+        if kind in self.in_order:
+            self._ends[kind, edge.source.side, edge.target.side, end] = own
         return own
 
     def _charge(
@@ -191,6 +234,10 @@ class Execution:
             flops=flops,
             energy_j=device.compute_j(seconds) if flops else device.core_j(seconds),
         )
+
+
+def _remembers(codec: Codec) -> bool:
+    return bool(getattr(codec, "remembers", False))
 
 
 class _Watch:
@@ -276,7 +323,12 @@ class Progress:
         if delivery is None or delivery.outcome != "delivered":
             self.missing.setdefault(edge.key, "late" if delivery is None else delivery.outcome)
             return
-        self.arrived[edge.key], lines = self.execution.receive(edge, delivery)
+        try:
+            self.arrived[edge.key], lines = self.execution.receive(edge, delivery)
+        except MissedError:
+            # It came, and says nothing without the one that did not.
+            self.missing[edge.key] = "lost"
+            return
         self.lines[edge.key] = self.lines.get(edge.key, []) + lines
 
 

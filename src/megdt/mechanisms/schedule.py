@@ -5,17 +5,21 @@ between UEs) is a band that all packets in it share in equal parts, as under a r
 with slots far shorter than packets. (A proportionally fair one gives the same parts wherever
 channels do not change while packets wait for each other.) What waits for an answer or for its own processing holds no band. Computing and sending
 overlap wherever the graph allows.
+
+Of kinds whose codec remembers, what a side sends to another goes in order: a feature is encoded when
+it is known what became of the one before it, and decoded after it. So the sender encodes one while
+the receiver decodes the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from megdt.link.energy import DeviceProfile
 from megdt.mechanisms.stages import Edge, Mechanism, Stage
-from megdt.records import Computation, Crossing, Ledger, Line, Side
+from megdt.records import Computation, Crossing, Kind, Ledger, Line, Side
 
 if TYPE_CHECKING:
     import simpy
@@ -25,6 +29,8 @@ def make_ledger(
     mechanism: Mechanism,
     lines: Mapping[object, Sequence[Line]],
     devices: Mapping[Side, DeviceProfile],
+    *,
+    in_order: Collection[Kind] = (),
 ) -> Ledger:
     """The ledger of a generation, with times and what was drawn idle.
 
@@ -32,8 +38,9 @@ def make_ledger(
         mechanism: In whose order things happen.
         lines: What each stage (by its name) and each edge (by its key) has cost.
         devices: All sides, those included that only wait.
+        in_order: Kinds whose codec remembers.
     """
-    timed = _Clock(mechanism, lines).times() if lines else {}
+    timed = _Clock(mechanism, lines, in_order).times() if lines else {}
     every = [
         line
         for step in mechanism.steps
@@ -130,6 +137,7 @@ class _Clock:
 
     mechanism: Mechanism
     lines: Mapping[object, Sequence[Line]]
+    in_order: Collection[Kind]
 
     def times(self) -> dict[object, list[Line]]:
         """The same lines, with the times at which they start and end."""
@@ -140,6 +148,7 @@ class _Clock:
         self.bands: dict[str, _Band] = {}
         self.timed: dict[object, list[Line]] = {}
         self.ready: dict[object, simpy.Event] = {}
+        self.sent = {edge.key: self.environment.event() for edge in self.mechanism.edges}
         for step in self.mechanism.steps:
             key = step.name if isinstance(step, Stage) else step.key
             follow: Callable[[Any], Process] = (
@@ -158,11 +167,22 @@ class _Clock:
 
     def _edge(self, edge: Edge) -> Process:
         yield self.ready[edge.source.name]
+        sent = self.sent[edge.key]
+        before = self.mechanism.previous.get(edge.key)
+        if edge.source.makes not in self.in_order:
+            before = None
+        if before is not None:
+            yield self.sent[before.key]
         for line in self.lines.get(edge.key, ()):
-            if isinstance(line, Computation):
-                yield from self._compute(edge.key, line)
-            else:
+            if isinstance(line, Crossing):
                 yield from self._cross(edge.key, line)
+                sent.succeed()
+                continue
+            if before is not None and sent.triggered:
+                yield self.ready[before.key]
+            yield from self._compute(edge.key, line)
+        if not sent.triggered:
+            sent.succeed()
 
     def _compute(self, key: object, line: Line) -> Process:
         assert isinstance(line, Computation)

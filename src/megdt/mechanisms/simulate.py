@@ -72,7 +72,7 @@ def simulate(
     return Result(
         outcome=made.missing.get(last, "delivered"),
         made=made.features.get(last),
-        ledger=make_ledger(mechanism, made.lines, devices),
+        ledger=make_ledger(mechanism, made.lines, devices, in_order=execution.in_order),
         features={
             s.name: made.features[s.name] for s in mechanism.stages if s.name in made.features
         },
@@ -147,6 +147,7 @@ def _key(step: Stage | Edge) -> object:
 def _needs(made: Progress, step: Stage | Edge) -> set[object]:
     """Keys of what has to be over before this can begin."""
     if isinstance(step, Edge):
-        return {step.source.name}
+        before = made.execution.before(step)
+        return {step.source.name} | ({before.key} if before is not None else set())
     by_name = made.execution.mechanism.by_name
     return {n if by_name[n].side == step.side else (n, step.side) for n in step.inputs}

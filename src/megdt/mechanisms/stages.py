@@ -262,6 +262,18 @@ class Mechanism:
                 found[name, stage.side] = Edge(source=source, target=stage, number=number)
         return tuple(found.values())
 
+    @cached_property
+    def previous(self) -> dict[tuple[str, Side], Edge]:
+        """By what goes where: what goes before it, of its kind and between the same sides."""
+        last: dict[tuple[Kind, Side, Side], Edge] = {}
+        found: dict[tuple[str, Side], Edge] = {}
+        for edge in self.edges:
+            stream = edge.source.makes, edge.source.side, edge.target.side
+            if stream in last:
+                found[edge.key] = last[stream]
+            last[stream] = edge
+        return found
+
     def echo(self, stage: Stage, name: str) -> Edge:
         """The edge by which a stage's own side sends what the stage takes as sent."""
         for edge in self.edges:

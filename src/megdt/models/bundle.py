@@ -570,6 +570,12 @@ def load_jscc(folder: Path = BUNDLE) -> Jscc:
     return Jscc(Bundle(folder))
 
 
+@lru_cache
+def load_bundle(folder: Path = BUNDLE) -> Bundle:
+    """A bundle for what has none of its own, such as a codec; its models are read once."""
+    return Bundle(folder)
+
+
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     """Read a safetensors file that must have this checksum; numbers come back as float32.
 
