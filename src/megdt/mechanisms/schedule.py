@@ -6,8 +6,8 @@ scheduler. What waits for an answer or for its own processing holds no band. Com
 overlap wherever the graph allows.
 
 Of kinds whose codec remembers, what a side sends to another goes in order: a feature is encoded when
-it is known what became of the one before it, and decoded after it. So the sender encodes one while
-the receiver decodes the one before.
+it is known what became of the one before it. It comes later then, so it is decoded later too, and the
+sender encodes one while the receiver decodes the one before.
 """
 
 from __future__ import annotations
@@ -137,8 +137,6 @@ class _Clock:
                 yield from self._cross(edge.key, line)
                 sent.succeed()
                 continue
-            if before is not None and sent.triggered:
-                yield self.ready[before.key]
             yield from self._compute(edge.key, line)
         if not sent.triggered:
             sent.succeed()
