@@ -7,8 +7,8 @@ channels do not change while packets wait for each other.) What waits for an ans
 overlap wherever the graph allows.
 
 Of kinds whose codec remembers, what a side sends to another goes in order: a feature is encoded when
-it is known what became of the one before it, and decoded after it. So the sender encodes one while
-the receiver decodes the one before.
+it is known what became of the one before it. It comes later then, so it is decoded later too, and the
+sender encodes one while the receiver decodes the one before.
 """
 
 from __future__ import annotations
@@ -178,8 +178,6 @@ class _Clock:
                 yield from self._cross(edge.key, line)
                 sent.succeed()
                 continue
-            if before is not None and sent.triggered:
-                yield self.ready[before.key]
             yield from self._compute(edge.key, line)
         if not sent.triggered:
             sent.succeed()
