@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,20 @@ def test_what_was_shown_is_written_and_told(bundle: Bundle, tmp_path: Path) -> N
     assert {row["file"] for row in told["shown"]} == {str(written[f"decode_{n}"]) for n in (1, 2)}
     assert all(15 < row["psnr_db"] < 45 for row in told["shown"])
     assert told["scenario"]["world"]["ues"] == 2
+
+
+def test_a_video_of_which_no_frame_came_is_lost_and_one_that_came_is_played(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    tables = {"link": {"snr_db": 10}}
+    found = done(bundle, "image-to-video", "video_parallel", **tables)
+    path = tmp_path / "a.webp"
+    written = save_shown(found, path, name_files(found.scenario, path))
+    assert {p.name for p in written.values()} == {"a.webp", "a-sheet.png"}
+    playback = as_json(found, written)["playback"]
+    assert (playback["lost"], len(playback["shown_s"])) == (0, 8)
+    assert playback["picture_s"] < playback["first_s"]
+    # The observation comes up; nothing comes down.
+    lost = replace(found, result=replace(found.result, arrived={}))
+    assert lost.outcome == "lost"
+    assert as_json(lost, written)["playback"]["first_s"] is None

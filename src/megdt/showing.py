@@ -17,7 +17,7 @@ from megdt.models import FACTOR
 from megdt.pictures import check_writable, draw_rows, draw_sheet, save_picture, save_video
 from megdt.report import describe_link, make_table
 from megdt.scenario import Scenario
-from megdt.tasks import TASKS, Done, Shown
+from megdt.tasks import TASKS, Done, Shown, is_video
 
 
 def print_tasks() -> None:
@@ -91,11 +91,6 @@ def _save_video(done: Done, files: Mapping[str, Path]) -> dict[str, Path]:
     return dict(files)
 
 
-def is_video(scenario: Scenario) -> bool:
-    """Whether it makes frames."""
-    return any(stage.makes == "frame" for stage in scenario.mechanism.stages)
-
-
 def _rows(done: Done) -> list[tuple[NDArray[np.uint8], int, str]]:
     """What each UE shows, where it lies on the panorama; once, where all show all of it."""
     panorama, rows = done.scenario.panorama, []
@@ -113,7 +108,7 @@ def as_json(done: Done, files: Mapping[str, Path]) -> dict[str, Any]:
     return {
         "task": done.task.name,
         "mechanism": done.scenario.plan.mechanism,
-        "outcome": done.result.outcome,
+        "outcome": done.outcome,
         "shown": [
             {
                 "stage": s.stage,
@@ -165,7 +160,7 @@ def print_done(done: Done, files: Mapping[str, Path]) -> None:
         )
     console.print(table)
     print(
-        f"\n{describe_link(done.scenario)}: {done.result.outcome}; "
+        f"\n{describe_link(done.scenario)}: {done.outcome}; "
         f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J"
     )
     played = _playback(done)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.errors import RequestError
-from megdt.records import Feature, Part, Result, Side
+from megdt.mechanisms.video import play
+from megdt.records import Feature, Outcome, Part, Result, Side
 from megdt.scenario import Scenario
 from megdt.sensing import sense
 from megdt.trial import load
@@ -121,6 +122,19 @@ class Done:
     result: Result
     shown: tuple[Shown, ...]
     """In the order of time."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it; of a video, whether any frame came."""
+        if is_video(self.scenario) and self.result.outcome == "delivered":
+            played = play(self.result, frames_per_s=self.scenario.video.frames_per_s)
+            return "lost" if played.lost == len(played.came) else "delivered"
+        return self.result.outcome
+
+
+def is_video(scenario: Scenario) -> bool:
+    """Whether it makes frames."""
+    return any(stage.makes == "frame" for stage in scenario.mechanism.stages)
 
 
 def find_task(name: str) -> Task:

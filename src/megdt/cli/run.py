@@ -102,7 +102,7 @@ def run(
     from megdt.pictures import free_name, read_picture
 
     pixels = None if picture is None else read_picture(picture, wanted.request.size_px)
-    suffix = "webp" if showing.is_video(wanted) else "png"
+    suffix = "webp" if tasks.is_video(wanted) else "png"
     path = out if out is not None else free_name(Path(f"{chosen.name}.{suffix}"))
     files = showing.name_files(wanted, path)
     with progress_bar() as progress:
@@ -112,5 +112,5 @@ def run(
         print_json(showing.as_json(done, written))
     else:
         showing.print_done(done, written)
-    if done.result.outcome != "delivered":
+    if done.outcome != "delivered":
         raise typer.Exit(1)
