@@ -258,7 +258,7 @@ def list_claims(results: Mapping[str, Any], ues: int) -> list[dict[str, str]]:
         {
             "claim": f"Decentralized reaches {ENOUGH:.0%} of coordinated's gain with at most "
             f"{ALLOWED:.0%} of its bits, at {ues} UEs (our target)",
-            "verdict": "met" if all(met) else "missed" if not any(met) else "met when",
+            "verdict": "met" if all(met) else "met when" if any(met) else "missed",
             "found": "; ".join(
                 f"{s['spacing_m']:g} m apart "
                 + ("never" if e is None else f"{e['share_of_gain']:.0%} with {e['share_of_bits']:.0%}")
