@@ -64,6 +64,8 @@ Kind = Literal[
     "observation",
     "needs",
     "shares",
+    "state",
+    "agreement",
     "sketch",
     "image",
     "frame",
@@ -72,7 +74,8 @@ Kind = Literal[
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
 recipe is a prompt with the rng_seed that it is drawn with; a frame is a picture of a video; needs are where and how long ago a view was
-seen, without what is seen there, and shares who is to send what of theirs to whom; a text is what is written of a picture or
+seen, without what is seen there, and shares who is to send what of theirs to whom; a state is a hash of what a
+copy of a model holds, and an agreement says whether two copies hold the same; a text is what is written of a picture or
 in answer to a prompt."""
 
 Style = Literal["edges", "layout", "thumbnail"]
@@ -139,7 +142,7 @@ class Feature:
 
     kind: Kind
     values: Any
-    """str for a prompt and a text, else float32 or uint8 array: prompt_embeds [embedding], seed and
+    """str for a prompt, a text and an agreement ("same", "differs" or "unknown"), bytes for a state, else float32 or uint8 array: prompt_embeds [embedding], seed and
     observation [latent_channels, height, width], sketch, image and frame [height, width, 3]. A tuple of
     Share for shares, None for needs."""
     noise_power: float = 0.0
@@ -403,6 +406,8 @@ class Plan:
     share_bits: int | None = None
     """Budget for all that UEs, and the ES, share in a round of `decentralized`; None for all that
     anyone can use."""
+    relayed: bool = False
+    """Whether shares go through the ES, which has all observations anyway, instead of from UE to UE."""
     symbol_rate: float = 1.0
     """Share of the analog seed's channel uses that the codecs jscc and hybrid take, 1/8 to 1."""
     told_snr_db: float | None = None

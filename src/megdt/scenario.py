@@ -49,6 +49,7 @@ from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
 from megdt.codecs.shares import SharesCodec
 from megdt.codecs.sketch import SketchCodec
+from megdt.codecs.state import StateCodec
 from megdt.codecs.video import VideoSeedCodec
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
@@ -72,6 +73,7 @@ from megdt.mechanisms.single_user import (
     SKETCH_FIRST,
     TEXT,
     UE_TO_ES,
+    UE_TO_ES_GUIDED,
     UE_TO_ES_SKETCH,
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
@@ -105,6 +107,7 @@ _ONE_USER = (
     CENTRALIZED,
     PROMPT_ONLY,
     UE_TO_ES,
+    UE_TO_ES_GUIDED,
     UE_TO_ES_SKETCH,
     SEND_PICTURE,
     SEQUENTIAL,
@@ -123,7 +126,9 @@ MECHANISMS: dict[str, MechanismFactory] = {
     "video_sequential": lambda s: video_sequential(s.video, s.request.size_px),
     "video_parallel": lambda s: video_parallel(s.video, s.request.size_px),
     "individual": lambda scenario: individual(scenario.panorama),
-    "decentralized": lambda scenario: decentralized(scenario.panorama, scenario.shares),
+    "decentralized": lambda scenario: decentralized(
+        scenario.panorama, scenario.shares, relayed=scenario.plan.relayed
+    ),
     "coordinated": lambda scenario: coordinated(scenario.panorama),
 }
 
@@ -284,6 +289,7 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
     },
     "needs": {"map": lambda scenario: NeedsCodec(shape=scenario.view_shape[1:])},
     "shares": {"runs": lambda scenario: SharesCodec()},
+    "state": {"hash": lambda scenario: StateCodec()},
     "sketch": {
         "edges": _sketch_codec("edges"),
         "layout": _sketch_codec("layout"),
@@ -321,6 +327,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "observation": "int8",
         "needs": "map",
         "shares": "runs",
+        "state": "hash",
         "sketch": "thumbnail",
         "image": "webp",
         "frame": "video",
@@ -333,6 +340,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "observation": "int8",
         "needs": "map",
         "shares": "runs",
+        "state": "hash",
         "sketch": "thumbnail",
         "image": "analog",
         "frame": "video",

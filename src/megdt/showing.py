@@ -120,6 +120,7 @@ def as_json(done: Done, files: Mapping[str, Path]) -> dict[str, Any]:
             }
             for s in done.shown
         ],
+        "copies": _copies(done),
         "playback": _playback(done),
         "bits": ledger.bits,
         "channel_uses": ledger.channel_uses,
@@ -128,6 +129,14 @@ def as_json(done: Done, files: Mapping[str, Path]) -> dict[str, Any]:
         "energy_by_side_j": {side: ledger.energy_of(side) for side in ledger.waiting_j},
         "scenario": done.scenario.table(),
     }
+
+
+def _copies(done: Done) -> str | None:
+    """Whether copies of the gate hold the same; None where there are none."""
+    for feature in done.result.features.values():
+        if feature.kind == "agreement":
+            return str(feature.values)
+    return None
 
 
 def _playback(done: Done) -> dict[str, Any] | None:
@@ -171,6 +180,8 @@ def print_done(done: Done, files: Mapping[str, Path]) -> None:
             f"{played['waits']} stalls of {_ms(played['stalls_s'])} in all if begun at once; "
             f"{played['lost']} of {len(played['came'])} frames lost"
         )
+    if (copies := _copies(done)) is not None:
+        print(f"copies of the gate: {copies}")
     for shown in done.shown:
         if shown.feature.kind == "text":
             print(shown.feature.values)

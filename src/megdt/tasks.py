@@ -66,7 +66,10 @@ TASKS: dict[str, Task] = {
         Task(
             name="image-to-image",
             about="what the UE sees to a picture of it: as the prompt says, or as others know it",
-            suits={"sequential": "seed", "parallel": "seeds both ways", "ue_to_es": "seed"},
+            suits={
+                "sequential": "seed", "parallel": "seeds both ways", "ue_to_es": "seed",
+                "ue_to_es_guided": "sketch and prompt",
+            },
             prompt="a sunny day",
         ),
         Task(

@@ -13,13 +13,14 @@ from megdt.codecs.observation import ObservationCodec
 from megdt.codecs.progressive import ProgressiveSeedCodec
 from megdt.codecs.prompt import TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec
+from megdt.codecs.state import StateCodec
 from megdt.errors import CodecError, MechanismError
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import PARALLEL, SEQUENTIAL
 from megdt.mechanisms.stages import Mechanism
-from megdt.models.gate import state_hash
+from megdt.models.lockstep import state_hash
 from megdt.records import Delivery, Feature, Part, Request, Result, Side
 from tests.plain_models import PlainModels
 
@@ -53,15 +54,27 @@ SENSED = Feature(kind="image", values=picture(1), confidence=hidden())
 REMEMBERED = Feature(kind="image", values=picture(2), age_s=3600.0)
 
 
-def run(mechanism: Mechanism, *, seed: Codec = INT8, up: Any = LINK, workers: int = 1) -> Result:
+def run(
+    mechanism: Mechanism,
+    *,
+    seed: Codec = INT8,
+    up: Any = LINK,
+    vouching: Any = LINK,
+    workers: int = 1,
+) -> Result:
     features = {"sense": SENSED, "remember": REMEMBERED}
     names = {stage.name for stage in mechanism.stages}
     return simulate(
         mechanism,
         REQUEST,
         models=PlainModels(),
-        codecs={"prompt": TextCodec(), "seed": seed, "observation": ObservationCodec(seed=seed)},
-        links={"prompt": LINK, "seed": LINK, "observation": up},
+        codecs={
+            "prompt": TextCodec(),
+            "seed": seed,
+            "observation": ObservationCodec(seed=seed),
+            "state": StateCodec(),
+        },
+        links={"prompt": LINK, "seed": LINK, "observation": up, "state": vouching},
         devices=DEVICES,
         done=Part(features={n: f for n, f in features.items() if n in names}),
         workers=workers,
@@ -91,6 +104,9 @@ def test_both_copies_of_the_gate_hold_the_same_bits(seed: Codec) -> None:
     ours, theirs = result.features["gate"], result.features["gate_es"]
     assert state_hash(ours.values) == state_hash(theirs.values)
     assert (ours.values == theirs.values).all()
+    assert result.features["agree"].values == "same"
+    state = next(c for c in result.ledger.crossings if c.kind == "state")
+    assert (state.bits, state.to_side) == (64, Side.UE)
     assert (result.features["replica"].values == result.image).all()
     assert (ours.values != result.features["observe"].values).any()
 
@@ -117,6 +133,7 @@ def test_a_side_that_hears_nothing_goes_on_with_what_it_has() -> None:
     # The UE has both, so the copies have diverged, and their hashes say so.
     ours, theirs = (state_hash(result.features[n].values) for n in ("gate", "gate_es"))
     assert ours != theirs
+    assert result.features["agree"].values == "differs"
     result = run(PARALLEL, up=Loses(Side.UE))
     assert result.outcome == "delivered"
     seen = result.features["gate"].values[:, arrived() == 1]
@@ -132,7 +149,8 @@ def test_the_ues_own_view_is_shown_before_the_other_comes() -> None:
 
 
 def test_up_and_down_are_on_the_air_at_once() -> None:
-    up, down = run(PARALLEL).ledger.crossings
+    both = run(PARALLEL).ledger.crossings
+    up, down = (c for c in both if c.kind == "observation")
     assert up.start_s < down.end_s
     assert down.start_s < up.end_s
     by_turns = run(SEQUENTIAL).ledger.crossings
@@ -143,7 +161,7 @@ def test_up_and_down_are_on_the_air_at_once() -> None:
 def test_threads_change_nothing() -> None:
     plain, threaded = (run(PARALLEL, workers=n) for n in (1, 4))
     for name, feature in plain.features.items():
-        assert (feature.values == threaded.features[name].values).all()
+        assert np.array_equal(feature.values, threaded.features[name].values)
 
 
 def test_symbols_cannot_be_taken_as_sent() -> None:
@@ -208,3 +226,15 @@ def test_the_es_must_remember_something() -> None:
             devices=DEVICES,
             done=Part(features={"sense": SENSED}),
         )
+
+
+def test_copies_that_hear_nothing_of_each_other_are_not_said_to_agree() -> None:
+    deaf = replace(LINK, snr_db=-40.0)
+    result = run(PARALLEL, vouching=deaf)
+    assert result.features["agree"].values == "unknown"
+    assert result.outcome == "delivered"
+
+
+def test_the_name_of_a_state_has_eight_bytes() -> None:
+    with pytest.raises(CodecError, match="the name of a state has 7 bytes; expected 8"):
+        StateCodec().decode(Delivery(payload=b"seven.."))

@@ -303,6 +303,18 @@ def test_nothing_is_shared_before_all_have_reported_and_it_is_asked_for() -> Non
     assert times["share_1_2"].start_s >= times["ask_1"].end_s
 
 
+def test_relayed_shares_come_from_the_es_and_show_the_same() -> None:
+    direct, relayed = (
+        run(decentralized(THREE, SHARES, relayed=relayed), **any_width())
+        for relayed in (False, True)
+    )
+    assert not any(c.kind == "shares" for c in relayed.ledger.crossings)
+    assert ("share_1_2", "UE2") in crossed(relayed)
+    assert all(ES in (c.from_side, c.to_side) for c in relayed.ledger.crossings)
+    here, there = (r.features["gate_2"].values for r in (direct, relayed))
+    assert np.abs(here - there).max() < 0.1
+
+
 def test_a_ue_shows_what_its_neighbours_see_where_it_sees_nothing() -> None:
     seen = np.ones((32, 32), np.float32)
     seen[:, :8] = 0  # columns 16 to 23, which UE1 sees

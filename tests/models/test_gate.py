@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from megdt.models.bundle import Bundle
-from megdt.models.gate import GRID_STEP, round_to_grid, state_hash
+from megdt.models.lockstep import GRID_STEP, round_to_grid, state_hash
 from megdt.worlds.garden import draw_view
 
 Array = NDArray[np.float32]

@@ -68,7 +68,9 @@ def individual(panorama: Panorama) -> Mechanism:
     )
 
 
-def decentralized(panorama: Panorama, shares: Sequence[Share]) -> Mechanism:
+def decentralized(
+    panorama: Panorama, shares: Sequence[Share], *, relayed: bool = False
+) -> Mechanism:
     """Every UE shows its extended view, with the help of those that share theirs with it.
 
     Args:
@@ -76,6 +78,8 @@ def decentralized(panorama: Panorama, shares: Sequence[Share]) -> Mechanism:
         shares: Who sends what to whom, directly, as `choose_shares` has it. Reports for that
             choice, and what the ES asks for, cross too. With `surroundings` before them the ES
             tells each UE all that it tells it in `individual`.
+        relayed: Whether shares of UEs go through the ES, from the observations that have come up,
+            instead of from UE to UE; then nobody needs to be asked.
 
     Raises:
         MechanismError: If a share is from or to a side that has no camera, from a UE to itself, of
@@ -89,6 +93,7 @@ def decentralized(panorama: Panorama, shares: Sequence[Share]) -> Mechanism:
         panorama,
         shares,
         by_need=True,
+        relayed=relayed,
     )
 
 
@@ -130,8 +135,9 @@ def surroundings(panorama: Panorama) -> tuple[Share, ...]:
 
 
 def _on_ues(
-    name: str, about: str, panorama: Panorama, shares: Sequence[Share], *, by_need: bool = False
-) -> Mechanism:
+    name: str, about: str, panorama: Panorama, shares: Sequence[Share],
+    *, by_need: bool = False, relayed: bool = False,
+) -> Mechanism:  # fmt: skip
     """Every UE fuses its own observation and what is sent to it; the ES refreshes its memory."""
     cameras = panorama.cameras
     to: dict[Side, list[Share]] = {camera.side: [] for camera in cameras}
@@ -143,8 +149,8 @@ def _on_ues(
         stages=(
             _given("remember", Side.ES, "observation"),
             *(stage for camera in cameras for stage in _look(panorama, camera)),
-            *(_ask(panorama, shares) if by_need else ()),
-            *(_share(panorama, share, by_need=by_need) for share in shares),
+            *(_ask(panorama, shares, relayed=relayed) if by_need else ()),
+            *(_share(panorama, share, by_need=by_need, relayed=relayed) for share in shares),
             *(_refresh(panorama, camera) for camera in cameras),
             *(stage for c in cameras for stage in _show(panorama, c, to[c.side])),
         ),
@@ -167,7 +173,7 @@ def _look(panorama: Panorama, camera: Camera) -> tuple[Stage, Stage]:
     )  # fmt: skip
 
 
-def _ask(panorama: Panorama, shares: Sequence[Share]) -> tuple[Stage, ...]:
+def _ask(panorama: Panorama, shares: Sequence[Share], *, relayed: bool) -> tuple[Stage, ...]:
     """Every UE says what it sees and for how long, the ES what it wants of each for the others."""
     reports, askings = [], []
     for camera in panorama.cameras:
@@ -179,7 +185,7 @@ def _ask(panorama: Panorama, shares: Sequence[Share]) -> tuple[Stage, ...]:
             )
         )  # fmt: skip
         wanted = tuple(share for share in shares if share.source == camera.side)
-        if wanted:
+        if wanted and not relayed:
             askings.append(
                 Stage(
                     name=f"ask_{number}", side=Side.ES, inputs=("choose",), makes="shares",
@@ -194,13 +200,14 @@ def _ask(panorama: Panorama, shares: Sequence[Share]) -> tuple[Stage, ...]:
     return (*reports, choose, *askings)
 
 
-def _share(panorama: Panorama, share: Share, *, by_need: bool) -> Stage:
+def _share(panorama: Panorama, share: Share, *, by_need: bool, relayed: bool) -> Stage:
     source = _source(panorama, share.source)
+    side = Side.ES if relayed else share.source
     asked: tuple[str, ...] = ()
     if by_need:
-        asked = (f"ask_{share.source.removeprefix('UE')}" if share.source.is_ue else "choose",)
+        asked = (f"ask_{side.removeprefix('UE')}" if side.is_ue else "choose",)
     return Stage(
-        name=share.name, side=share.source, inputs=(source.stage, *asked), makes="observation",
+        name=share.name, side=side, inputs=(source.stage, *asked), makes="observation",
         run=partial(cut_columns, source=source, share=share),
     )  # fmt: skip
 

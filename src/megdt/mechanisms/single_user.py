@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from megdt.errors import MechanismError
 from megdt.mechanisms.stages import Job, Mechanism, Stage
+from megdt.models.lockstep import state_hash
 from megdt.records import MIN_SIZE_PX, Feature, Side
 
 
@@ -223,6 +224,21 @@ def describe(job: Job, image: Feature) -> Feature:
     return Feature(kind="text", values=text)
 
 
+def vouch(job: Job, seed: Feature) -> Feature:
+    """The name of what this side's copy of the gate has made."""
+    del job
+    return Feature(kind="state", values=state_hash(seed.values))
+
+
+def agree(job: Job, seed: Feature, state: Feature | None) -> Feature:
+    """Whether both copies hold the same: not if one has missed a feature, or is another gate."""
+    del job
+    if state is None:
+        return Feature(kind="agreement", values="unknown")
+    same = state_hash(seed.values) == state.values
+    return Feature(kind="agreement", values="same" if same else "differs")
+
+
 def show(job: Job, feature: Feature) -> Feature:
     """A picture or a text as it arrived."""
     del job
@@ -327,6 +343,18 @@ SKETCH_FIRST = Mechanism(
     ),
 )  # fmt: skip
 
+UE_TO_ES_GUIDED = Mechanism(
+    name="ue_to_es_guided",
+    about="U2E by sketch and prompt: what the user says of the picture goes up beside its sketch, and leads the drawing.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="sense", side=Side.UE, makes="image", run=sense),
+        Stage(name="sketch", side=Side.UE, inputs=("sense",), makes="sketch", run=sketch),
+        Stage(name="redraw", side=Side.ES, inputs=("sketch", "ask"), makes="seed", run=redraw),
+        Stage(name="decode", side=Side.ES, inputs=("redraw",), makes="image", run=decode),
+    ),
+)
+
 UE_TO_ES_SKETCH = Mechanism(
     name="ue_to_es_sketch",
     about="U2E by sketch: a picture that the UE senses goes to the ES as its sketch, and is drawn again from that alone.",
@@ -377,7 +405,7 @@ SEQUENTIAL = Mechanism(
 _BOTH = ("observe", "recall")
 PARALLEL = Mechanism(
     name="parallel",
-    about="PEU (section II-C1): UE and ES encode and send what they have at once; a copy of the gate on each fuses both, and both decode. The UE shows its own view until the ES's comes.",
+    about="PEU (section II-C1): UE and ES encode and send what they have at once; a copy of the gate on each fuses both, and both decode. The UE shows its own view until the ES's comes, and hears whether both copies hold the same.",
     stages=(
         Stage(name="sense", side=Side.UE, makes="image", run=sense),
         Stage(name="remember", side=Side.ES, makes="image", run=remember),
@@ -391,8 +419,13 @@ PARALLEL = Mechanism(
             name="gate", side=Side.UE, inputs=_BOTH, optional=("recall",), as_sent=("observe",),
             makes="seed", run=fuse,
         ),
+        Stage(name="vouch", side=Side.ES, inputs=("gate_es",), makes="state", run=vouch),
         Stage(name="first", side=Side.UE, inputs=("observe",), makes="image", run=decode),
         Stage(name="replica", side=Side.ES, inputs=("gate_es",), makes="image", run=decode),
+        Stage(
+            name="agree", side=Side.UE, inputs=("gate", "vouch"), optional=("vouch",),
+            makes="agreement", run=agree,
+        ),
         Stage(name="decode", side=Side.UE, inputs=("gate",), makes="image", run=decode),
     ),
 )  # fmt: skip

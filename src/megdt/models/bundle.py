@@ -27,7 +27,7 @@ from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.classifier import LABELS, SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
-from megdt.models.gate import FeatureGate, round_to_grid
+from megdt.models.gate import FeatureGate
 from megdt.models.generation import (
     GRID,
     REFINE_FROM,
@@ -44,6 +44,7 @@ from megdt.models.jscc import (
     normalise_power,
     tell,
 )
+from megdt.models.lockstep import round_to_grid
 from megdt.models.sketching import STYLES, SketchAdapter
 from megdt.models.text_encoder import EMBEDDING, TextEncoder, split_words
 from megdt.models.writing import caption

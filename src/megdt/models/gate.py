@@ -6,24 +6,17 @@ and mends the seams. It takes the sources in any order and in any number; where 
 sees, its values are passed on as they are.
 
 A copy of it runs on every side. So that copies on different machines come to the same bits, what
-comes out is rounded to a grid (`GRID_STEP`); `state_hash` names it.
+comes out is rounded to a grid (`models/lockstep.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
-
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from megdt.models import LATENT_CHANNELS
-
-GRID_STEP = 1 / 64
-"""Of fused latents, which have about unit variance."""
 
 MAX_AGE_S = 64 * 86_400.0
 """Nothing older is told apart."""
@@ -137,14 +130,3 @@ def _tell(confidence: Tensor, age_s: Tensor, noise_power: Tensor) -> Tensor:
     return torch.cat(
         (confidence[:, :, None], near[:, :, None], flat, down.expand_as(confidence)[:, :, None]), 2
     )
-
-
-def round_to_grid(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Latents on the grid that all copies share."""
-    return (np.round(latents / GRID_STEP) * GRID_STEP).astype(np.float32)
-
-
-def state_hash(latent: NDArray[np.float32]) -> bytes:
-    """Eight bytes that name a fused latent: alike on sides that hold the same one."""
-    steps = np.round(latent / GRID_STEP).astype("<i2")
-    return hashlib.sha256(steps.tobytes()).digest()[:8]
