@@ -49,7 +49,9 @@ needs_weights = pytest.mark.skipif(
 
 
 @needs_weights
-@pytest.mark.parametrize("name", ["bundle_quality", "fair_baseline", "fig6", "mechanisms"])
+@pytest.mark.parametrize(
+    "name", ["bundle_quality", "fair_baseline", "fig6", "mechanisms", "step_split"]
+)
 def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path) -> None:
     folder = ROOT / "studies" / name
     out = tmp_path / "results.json"

@@ -19,11 +19,13 @@ from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,
     ES_TO_UE_SKETCH,
+    ES_TO_UE_STEPS,
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
+    denoise_last,
     draw,
     fuse,
     redraw,
@@ -42,6 +44,7 @@ symbols, in as many as they need; prompt and rng_seed for a UE that holds the wh
 
 _WHOLE_PICTURE = {
     ES_TO_UE.name: CENTRALIZED,
+    ES_TO_UE_STEPS.name: CENTRALIZED,
     ES_TO_UE_SKETCH.name: CENTRALIZED,
     PREVIEW_THEN_SEED.name: CENTRALIZED,
     UE_TO_ES.name: SEND_PICTURE,
@@ -176,6 +179,8 @@ def _load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         bundle.load("denoiser", "sketch_adapter")
     if fuse in runs:
         bundle.load("gate")
+    if denoise_last in runs:
+        bundle.load("student")
     crossing = {edge.source.makes for edge in mechanism.edges}
     rng = np.random.default_rng(0)
     size = scenario.request.size_px
@@ -300,11 +305,14 @@ def feature_uses(ledger: Ledger) -> int:
 def _error_free(
     scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
 ) -> NDArray[np.uint8]:
-    """The picture of the latent, decoded where it was made."""
+    """The picture of the latent, decoded where it was made; finished first, where it was noisy."""
     # The first seed is the one that was drawn; what a sketch is redrawn to comes after it.
-    latents = [f.values for f in result.features.values() if f.kind == "seed"]
-    if latents:
-        image: NDArray[np.uint8] = bundle.decode(latents[0][None])[0]
+    seeds = [f for f in result.features.values() if f.kind == "seed"]
+    if seeds:
+        seed = seeds[0]
+        if _is_split(scenario):
+            seed = denoise_last(Job(request=scenario.request, models=bundle), seed)
+        image: NDArray[np.uint8] = bundle.decode(seed.values[None])[0]
         return image
     if result.image is not None:
         return result.image  # all of it was made on one side
@@ -314,6 +322,11 @@ def _error_free(
         drawn: NDArray[np.uint8] = draw(job, recipe).values
         return drawn
     return np.full((scenario.request.size_px, scenario.request.size_px, 3), 128, np.uint8)
+
+
+def _is_split(scenario: Scenario) -> bool:
+    """Whether what crosses is finished at the UE, so that its picture is not the ES's own."""
+    return any(s.run is denoise_last for s in MECHANISMS[scenario.plan.mechanism].stages)
 
 
 def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) -> Trial:
@@ -330,8 +343,7 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     plan = scenario.plan
     if baseline == "prompt":
         other = replace(scenario, plan=replace(plan, mechanism=PROMPT_ONLY.name))
-        result = other.run(bundle)
-        return replace(trial, baseline=_judge(other, result, trial.error_free))
+        return replace(trial, baseline=_judge_baseline(trial, other, other.run(bundle), bundle))
     mechanism = _WHOLE_PICTURE[plan.mechanism]
     codec = "analog" if baseline == "raw" else baseline
     plan = replace(plan, mechanism=mechanism.name, codecs={**plan.codecs, "image": codec})
@@ -344,4 +356,12 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     # What both do alike is not done twice.
     stages = {s.name for s in MECHANISMS[scenario.plan.mechanism].stages if s in mechanism.stages}
     result = other.run(bundle, done=trial.result.part(stages))
-    return replace(trial, baseline=_judge(other, result, trial.error_free))
+    return replace(trial, baseline=_judge_baseline(trial, other, result, bundle))
+
+
+def _judge_baseline(trial: Trial, other: Scenario, result: Result, bundle: Bundle) -> Trial:
+    """Against the same picture as the trial, unless the baseline draws another one."""
+    error_free = trial.error_free
+    if _is_split(trial.scenario):
+        error_free = _error_free(other, result, bundle, needed=True)
+    return _judge(other, result, error_free)

@@ -35,6 +35,34 @@ def denoise(job: Job, prompt_embeds: Feature) -> Feature:
     return Feature(kind="seed", values=latents[0])
 
 
+def denoise_first(job: Job, prompt_embeds: Feature) -> Feature:
+    """Noise to a latent that still is noise in part: the ES's share of the steps."""
+    request = job.request
+    latents = job.models.denoise(
+        prompt_embeds.values[None],
+        [request.rng_seed],
+        size_px=request.size_px,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        handoff_step=request.es_steps,
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
+def denoise_last(job: Job, seed: Feature) -> Feature:
+    """The steps that are left, and those that the noise of the air has undone."""
+    latents, level = job.models.finish(
+        seed.values[None],
+        noise_power=seed.noise_power,
+        steps=job.request.steps,
+        handoff_step=job.request.es_steps,
+        progress=job.progress,
+    )
+    redrawn_from = level if seed.noise_power else 0.0
+    return Feature(kind="seed", values=latents[0], redrawn_from=redrawn_from)
+
+
 def decode(job: Job, seed: Feature) -> Feature:
     """Latent to picture, told how much noise the air has left on it."""
     noise_power = np.array([seed.noise_power], np.float32)
@@ -176,6 +204,18 @@ ES_TO_UE = Mechanism(
         Stage(name="decode", side=Side.UE, inputs=("denoise",), makes="image", run=decode),
     ),
 )
+
+ES_TO_UE_STEPS = Mechanism(
+    name="es_to_ue_steps",
+    about="E2U split among the denoising steps: the ES runs the first, the noisy seed crosses the air, the UE's student runs the last, the noise of the air with them.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="denoise_first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_first),
+        Stage(name="denoise_last", side=Side.UE, inputs=("denoise_first",), makes="seed", run=denoise_last),
+        Stage(name="decode", side=Side.UE, inputs=("denoise_last",), makes="image", run=decode),
+    ),
+)  # fmt: skip
 
 CENTRALIZED = Mechanism(
     name="centralized",

@@ -9,6 +9,7 @@ tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from megdt.errors import RequestError
 from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
-from megdt.models.sampling import add_noise, guide, make_sigmas, sample_euler
+from megdt.models.sampling import Flow, add_noise, guide, make_sigmas, sample_euler
 from megdt.models.text_encoder import EMBEDDING
 
 GRID = 32
@@ -63,6 +65,7 @@ def generate_latents(
     steps: int,
     guidance_scale: float,
     features: tuple[Tensor, Tensor, Tensor] | None = None,
+    handoff_step: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "batch 4 height width"]:
     """Draw latents.
@@ -77,15 +80,27 @@ def generate_latents(
         steps: Denoising steps on the first grid.
         guidance_scale: How strongly prompt and features lead.
         features: What a sketch adapter makes for the first grid, where the scene is decided.
+        handoff_step: Stop after so many steps, at the noise level `handoff_level`;
+            `finish_latents` goes on from there.
         progress: Told the steps done and the steps in all.
 
     Returns:
         [batch, latent_channels, size_px / 8, size_px / 8]
+
+    Raises:
+        RequestError: If steps on several grids are to be split.
     """
     device = prompt_embeds.device
     generators = [torch.Generator().manual_seed(seed) for seed in rng_seeds]
     plan = list(zip(grids(size_px), count_steps(size_px, steps), strict=True))
-    total, done = sum(count for _, count in plan), 0
+    if handoff_step is not None and len(plan) > 1:
+        raise RequestError(
+            f"size_px is {size_px}, denoising steps are split at {GRID * FACTOR} pixels alone, since "
+            f"the student knows no finer grid; take {GRID * FACTOR}, or a mechanism that does not "
+            "split them"
+        )
+    total, done = sum(count for _, count in plan) if handoff_step is None else handoff_step, 0
+    last = None if handoff_step is None else handoff_step + 1
     latent: Tensor | None = None
     for grid, count in plan:
         # Where the U-Net needs it, the grid hangs over the view a little, and is cut to it.
@@ -93,7 +108,7 @@ def generate_latents(
         shape = (LATENT_CHANNELS, drawn, drawn)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
         if latent is None:
-            sigmas, start = make_sigmas(count, shift=SHIFT), noise
+            sigmas, start = make_sigmas(count, shift=SHIFT)[:last], noise
         else:
             sigmas = make_sigmas(count, start=REFINE_FROM)
             larger = _enlarge(latent, grid, encoder, decoder)
@@ -112,6 +127,71 @@ def generate_latents(
         done += count
     assert latent is not None
     return latent
+
+
+def handoff_level(steps: int, handoff_step: int) -> float:
+    """The noise level that is left after so many steps.
+
+    >>> [round(handoff_level(24, step), 2) for step in (0, 12, 18, 24)]
+    [1.0, 0.6, 0.33, 0.0]
+    """
+    return float(make_sigmas(steps, shift=SHIFT)[handoff_step])
+
+
+def measure_spread(sigma: float) -> float:
+    """Standard deviation of latents at a noise level, where clean ones have 1."""
+    return math.hypot(1 - sigma, sigma)
+
+
+def take_from_air(latent: Tensor, noise_power: float, sigma: float) -> tuple[Tensor, float]:
+    """A latent that crossed at a noise level, and the level at which it arrived.
+
+    A channel is a step of diffusion: the noise of the air adds to what the latent has.
+
+    Args:
+        latent: Over its spread, with noise of the air. [...]
+        noise_power: Mean square of that noise.
+        sigma: The level at which it was sent.
+
+    Returns:
+        (1 - level) clean latent + level noise, and the level. [...]
+    """
+    spread = measure_spread(sigma)
+    signal, noise = 1 - sigma, math.hypot(sigma, spread * noise_power**0.5)
+    return latent * (spread / (signal + noise)), noise / (signal + noise)
+
+
+@torch.inference_mode()
+def finish_latents(
+    flow: Flow,
+    latent: Float[Tensor, "batch 4 height width"],
+    sigma: float,
+    *,
+    steps: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "batch 4 height width"]:
+    """Run those of a generation's steps that lie below a noise level.
+
+    With the flow and the level that `generate_latents` stopped at, the latents are those of the
+    whole generation, bit for bit. Where the air has raised the level, as many more steps are run as
+    it has undone, to the nearest one.
+
+    Args:
+        flow: Of denoiser or student.
+        latent: (1 - sigma) latent + sigma noise. [batch, 4, height, width]
+        sigma: Noise level in [0, 1].
+        steps: Denoising steps of the whole generation.
+        progress: Told the steps done and the steps in all.
+
+    Returns:
+        [batch, 4, height, width]
+    """
+    planned = make_sigmas(steps, shift=SHIFT)
+    # A step down to a level is run if sigma is nearer to the level before it.
+    from_where = (planned[:-1] + planned[1:]) / 2
+    from_where[-1] = 0  # what noise there is, is taken away
+    sigmas = torch.cat((torch.tensor([sigma]), planned[1:][from_where < sigma]))
+    return sample_euler(flow, latent, sigmas.to(latent), progress=progress)
 
 
 @torch.inference_mode()
