@@ -16,6 +16,8 @@ class PlainModels:
     def __init__(self) -> None:
         self.denoised = 0
         self.noise_power: NDArray[np.float32] | None = None
+        self.handed_over: int | None = None
+        self.finished: tuple[float, int, int] | None = None
         self.redrawn: tuple[Style, NDArray[np.float32] | None] | None = None
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -29,9 +31,11 @@ class PlainModels:
         size_px: int,
         steps: int,
         guidance_scale: float,
+        handoff_step: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         self.denoised += 1
+        self.handed_over = handoff_step
         side = size_px // 8
         drawn = [np.random.default_rng(s).standard_normal((4, side, side)) for s in rng_seeds]
         if progress is not None:
@@ -53,6 +57,20 @@ class PlainModels:
         side = size_px // 8
         nearest = np.arange(side) * latents.shape[-1] // side
         return latents[:, :, nearest][:, :, :, nearest]
+
+    def finish(
+        self,
+        latents: NDArray[np.float32],
+        *,
+        noise_power: float,
+        steps: int,
+        handoff_step: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[NDArray[np.float32], float]:
+        self.finished = noise_power, steps, handoff_step
+        if progress is not None:
+            progress(steps - handoff_step, steps - handoff_step)
+        return latents / 2, 0.5
 
     def redraw(
         self,

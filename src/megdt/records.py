@@ -106,6 +106,8 @@ class Request:
     guidance_scale: float = 2.5
     strength: float = 0.6
     """How much of a picture that is given may be drawn anew: 0 nothing, 1 all of it."""
+    handoff_step: int | None = None
+    """Denoising steps that the ES runs where they are split, from 1 to all; None for three quarters."""
     rng_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -128,7 +130,21 @@ class Request:
         _check_range("steps", self.steps, 1, MAX_STEPS)
         _check_range("guidance_scale", self.guidance_scale, 0, 30)
         _check_range("strength", self.strength, 0, 1)
+        if self.handoff_step is not None and not 1 <= self.handoff_step <= self.steps:
+            raise RequestError(
+                f"handoff_step is {self.handoff_step}, the ES runs from 1 to all of the "
+                f"{self.steps} steps; choose one in between"
+            )
         _check_range("rng_seed", self.rng_seed, 0, 2**63 - 1)
+
+    @property
+    def es_steps(self) -> int:
+        """Denoising steps that the ES runs where they are split between ES and UE.
+
+        >>> Request(prompt="daisies", steps=24).es_steps
+        18
+        """
+        return -(-3 * self.steps // 4) if self.handoff_step is None else self.handoff_step
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

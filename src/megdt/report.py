@@ -57,7 +57,7 @@ def _measures(trial: Trial) -> dict[str, Any]:
         "energy_by_side_j": {side: ledger.energy_of(side) for side in ledger.waiting_j},
         "compute_s": ledger.compute_s(),
         "psnr_db": trial.psnr_db if finite else None,
-        "redrawn_from": max((f.redrawn_from for f in trial.result.arrived.values()), default=0.0),
+        "redrawn_from": _redrawn_from(trial),
         "whole": all(f.whole for f in trial.result.arrived.values()),
         "ledger": {
             "crossings": [
@@ -144,7 +144,7 @@ _INVENTED_FROM = 0.55
 def _caution(trial: Trial) -> str:
     """What of the picture is not as it was sent, in words; empty where nothing is."""
     came = trial.result.arrived.values()
-    level = max((f.redrawn_from for f in came), default=0.0)
+    level = _redrawn_from(trial)
     words = []
     if level:
         words.append(f"drawn anew from noise level {level:.2f}")
@@ -153,6 +153,12 @@ def _caution(trial: Trial) -> str:
     if not all(f.whole for f in came):
         words.append("from the start of a packet, without its checksum")
     return "".join(f", {w}" for w in words)
+
+
+def _redrawn_from(trial: Trial) -> float:
+    """The highest noise level from which a codec or a stage has denoised what the air had changed."""
+    there = (*trial.result.arrived.values(), *trial.result.features.values())
+    return max((f.redrawn_from for f in there), default=0.0)
 
 
 def describe_link(scenario: Scenario) -> str:

@@ -65,6 +65,7 @@ from megdt.mechanisms.single_user import (
     DESCRIBE_PICTURE,
     ES_TO_UE,
     ES_TO_UE_SKETCH,
+    ES_TO_UE_STEPS,
     PARALLEL,
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
@@ -101,6 +102,7 @@ MechanismFactory = Callable[["Scenario"], Mechanism]
 
 _ONE_USER = (
     ES_TO_UE,
+    ES_TO_UE_STEPS,
     ES_TO_UE_SKETCH,
     PREVIEW_THEN_SEED,
     SKETCH_FIRST,
@@ -347,6 +349,9 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
     },
 }
 
+
+NOISE_CODECS = ("float32", "float16", "int8", "analog")
+"""Of seeds: those that carry noise as well as what a picture has; the others know latents without."""
 
 TABLES = ("request", "plan", "codecs", "link", "devices", "video", "world", "writer")
 
@@ -719,6 +724,11 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     for kind, name in codecs.items():
         _reject_choice(name, tuple(CODECS[kind]), f"{source} [codecs] {kind}")
     request = _check_table(tables, "request", Request, source)
+    if plan.get("mechanism") == ES_TO_UE_STEPS.name and codecs["seed"] not in NOISE_CODECS:
+        raise ScenarioError(
+            f"{source} [codecs] seed is {codecs['seed']!r}, but {ES_TO_UE_STEPS.name} hands over a seed "
+            f"that is noise in part, which only {', '.join(NOISE_CODECS)} carry; take one of these"
+        )
     link_type = PaperLink if mode == "paper" else RadioLink
     link_source = f"{source} in paper mode" if mode == "paper" else source
     link = _check_table(tables, "link", link_type, link_source)

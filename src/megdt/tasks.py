@@ -60,7 +60,7 @@ TASKS: dict[str, Task] = {
             name="text-to-image",
             about="a prompt to a picture",
             suits={
-                "es_to_ue": "seed", "es_to_ue_sketch": "sketch", "preview_then_seed": "sketch and seed",
+                "es_to_ue": "seed", "es_to_ue_steps": "seed with noise left", "es_to_ue_sketch": "sketch", "preview_then_seed": "sketch and seed",
             },
         ),
         Task(

@@ -19,12 +19,14 @@ from megdt.mechanisms.single_user import (
     CENTRALIZED,
     ES_TO_UE,
     ES_TO_UE_SKETCH,
+    ES_TO_UE_STEPS,
     PREVIEW_THEN_SEED,
     PROMPT_ONLY,
     SEND_PICTURE,
     SKETCH_FIRST,
     UE_TO_ES,
     UE_TO_ES_SKETCH,
+    denoise_last,
     draw,
     fuse,
     redraw,
@@ -44,6 +46,7 @@ symbols, in as many as they need; prompt and rng_seed for a UE that holds the wh
 
 _WHOLE_PICTURE = {
     ES_TO_UE.name: CENTRALIZED,
+    ES_TO_UE_STEPS.name: CENTRALIZED,
     ES_TO_UE_SKETCH.name: CENTRALIZED,
     PREVIEW_THEN_SEED.name: CENTRALIZED,
     SKETCH_FIRST.name: CENTRALIZED,
@@ -183,6 +186,8 @@ def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
         bundle.load("gate")
     if mechanism.stages[-1].makes == "text":
         bundle.load("classifier")
+    if denoise_last in runs:
+        bundle.load("student")
     crossing = {edge.source.makes for edge in mechanism.edges}
     rng = np.random.default_rng(0)
     size = sketch_size_px(scenario.plan.mechanism, scenario.request.size_px)
@@ -308,16 +313,19 @@ def feature_uses(ledger: Ledger) -> int:
 def _error_free(
     scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
 ) -> NDArray[np.uint8]:
-    """The picture of the latent, decoded where it was made."""
+    """The picture of the latent, decoded where it was made; finished first, where it was noisy."""
     # The ES's last seed is the one that was drawn; what a UE draws of a sketch is its own.
     sides = {stage.name: stage.side for stage in scenario.mechanism.stages}
-    latents = [
-        feature.values
+    seeds = [
+        feature
         for name, feature in result.features.items()
         if feature.kind == "seed" and sides[name] == Side.ES
     ]
-    if latents:
-        image: NDArray[np.uint8] = bundle.decode(latents[-1][None])[0]
+    if seeds:
+        seed = seeds[-1]
+        if _is_split(scenario):
+            seed = denoise_last(Job(request=scenario.request, models=bundle), seed)
+        image: NDArray[np.uint8] = bundle.decode(seed.values[None])[0]
         return image
     if result.image is not None:
         return result.image  # all of it was made on one side
@@ -327,6 +335,11 @@ def _error_free(
         drawn: NDArray[np.uint8] = draw(job, recipe).values
         return drawn
     return np.full((scenario.request.size_px, scenario.request.size_px, 3), 128, np.uint8)
+
+
+def _is_split(scenario: Scenario) -> bool:
+    """Whether what crosses is finished at the UE, so that its picture is not the ES's own."""
+    return any(s.run is denoise_last for s in scenario.mechanism.stages)
 
 
 def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) -> Trial:
@@ -343,8 +356,7 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     plan = scenario.plan
     if baseline == "prompt":
         other = replace(scenario, plan=replace(plan, mechanism=PROMPT_ONLY.name))
-        result = other.run(bundle)
-        return replace(trial, baseline=_judge(other, result, trial.error_free))
+        return replace(trial, baseline=_judge_baseline(trial, other, other.run(bundle), bundle))
     mechanism = _WHOLE_PICTURE[plan.mechanism]
     codec = "analog" if baseline == "raw" else baseline
     plan = replace(plan, mechanism=mechanism.name, codecs={**plan.codecs, "image": codec})
@@ -357,4 +369,12 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     # What both do alike is not done twice.
     stages = {s.name for s in scenario.mechanism.stages if s in mechanism.stages}
     result = other.run(bundle, done=trial.result.part(stages))
-    return replace(trial, baseline=_judge(other, result, trial.error_free))
+    return replace(trial, baseline=_judge_baseline(trial, other, result, bundle))
+
+
+def _judge_baseline(trial: Trial, other: Scenario, result: Result, bundle: Bundle) -> Trial:
+    """Against the same picture as the trial, unless the baseline draws another one."""
+    error_free = trial.error_free
+    if _is_split(trial.scenario):
+        error_free = _error_free(other, result, bundle, needed=True)
+    return _judge(other, result, error_free)

@@ -14,6 +14,7 @@ from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.bundle import GENERATING, Bundle
 from megdt.models.classifier import SceneClassifier
 from megdt.models.denoiser import Denoiser
+from megdt.models.student import Student
 from megdt.models.text_encoder import TextEncoder
 
 PROMPT = "red poppies at sunset"
@@ -94,6 +95,13 @@ def test_the_counts_are_those_of_torch(bundle: Bundle) -> None:
         position=empty(2, 12, 32, 32), scale=empty(2),
     )  # fmt: skip
     assert spent(bundle, lambda: draw(bundle, embeds, steps=3)) == 3 * pair
+
+
+def test_the_student_is_counted_by_its_steps(bundle: Bundle) -> None:
+    step = counted_by_torch(Student(), empty(1, 4, 32, 32), empty(1))
+    finish = lambda at: bundle.finish(latents(32), noise_power=0.0, steps=8, handoff_step=at)  # noqa: E731
+    assert spent(bundle, lambda: finish(5)) == 3 * step
+    assert spent(bundle, lambda: finish(8)) == 0
 
 
 def draw(

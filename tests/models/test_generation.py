@@ -8,12 +8,18 @@ import torch
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
 from megdt.models.generation import (
+    _on_grid,
     count_steps,
     draw_first_grid,
     enlarge_latents,
+    finish_latents,
     generate_latents,
     grids,
+    handoff_level,
+    measure_spread,
+    take_from_air,
 )
+from megdt.models.sampling import guide
 from megdt.models.text_encoder import EMBEDDING
 
 
@@ -112,3 +118,45 @@ def test_the_prompt_makes_a_difference(denoiser: Denoiser, halves: tuple[Encoder
         denoiser, *halves, embeds, [5, 5], size_px=256, steps=2, guidance_scale=2.0
     )
     assert not torch.allclose(first, second, atol=1e-3)
+
+
+@pytest.mark.parametrize("handoff_step", range(6))
+def test_splitting_the_steps_changes_no_bit(
+    denoiser: Denoiser, halves: tuple[Encoder, Decoder], handoff_step: int
+) -> None:
+    embeds = torch.randn(2, EMBEDDING, generator=torch.Generator().manual_seed(1))
+    settings = {"size_px": 256, "steps": 5, "guidance_scale": 2.5}
+    whole = generate_latents(denoiser, *halves, embeds, [5, 6], **settings)  # type: ignore[arg-type]
+    first = generate_latents(
+        denoiser, *halves, embeds, [5, 6], handoff_step=handoff_step, **settings  # type: ignore[arg-type]
+    )  # fmt: skip
+    # As on another machine: nothing goes along but the numbers.
+    arrived = torch.from_numpy(first.numpy().copy())
+    flow = guide(_on_grid(denoiser, 32, 32, None), embeds, guidance_scale=2.5)
+    level = handoff_level(5, handoff_step)
+    assert take_from_air(arrived, 0.0, level)[1] == level
+    assert torch.equal(finish_latents(flow, arrived, level, steps=5), whole)
+
+
+def test_a_handoff_tells_of_its_own_steps_alone(
+    denoiser: Denoiser, halves: tuple[Encoder, Decoder]
+) -> None:
+    told: list[tuple[int, int]] = []
+    generate_latents(
+        denoiser, *halves, torch.zeros(1, EMBEDDING), [0], size_px=256, steps=5, guidance_scale=1.0,
+        handoff_step=3, progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("noise_power", [0.0, 0.1, 10.0])
+def test_what_the_air_adds_raises_the_noise_level(sigma: float, noise_power: float) -> None:
+    clean, noise, air = torch.randn(3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    sent = ((1 - sigma) * clean + sigma * noise) / measure_spread(sigma)
+    assert sent.std() == pytest.approx(1, abs=0.02)
+    arrived, level = take_from_air(sent + noise_power**0.5 * air, noise_power, sigma)
+    assert level >= sigma
+    left = arrived - (1 - level) * clean
+    assert left.std() == pytest.approx(level, abs=0.01)
+    assert abs(float((left * clean).mean())) < 0.02

@@ -38,6 +38,21 @@ def denoise(job: Job, prompt_embeds: Feature) -> Feature:
 
 
 def denoise_first(job: Job, prompt_embeds: Feature) -> Feature:
+    """Noise to a latent that still is noise in part: the ES's share of the steps."""
+    request = job.request
+    latents = job.models.denoise(
+        prompt_embeds.values[None],
+        [request.rng_seed],
+        size_px=request.size_px,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        handoff_step=request.es_steps,
+        progress=job.progress,
+    )
+    return Feature(kind="seed", values=latents[0])
+
+
+def denoise_small(job: Job, prompt_embeds: Feature) -> Feature:
     """Noise to the latent of a small picture, on the first grid, where the scene is decided."""
     return denoise(replace(job, request=replace(job.request, size_px=MIN_SIZE_PX)), prompt_embeds)
 
@@ -63,6 +78,19 @@ def enlarge(job: Job, seed: Feature, prompt_embeds: Feature, *awaited: Feature) 
         progress=job.progress,
     )
     return Feature(kind="seed", values=latents[0])
+
+
+def denoise_last(job: Job, seed: Feature) -> Feature:
+    """The steps that are left, and those that the noise of the air has undone."""
+    latents, level = job.models.finish(
+        seed.values[None],
+        noise_power=seed.noise_power,
+        steps=job.request.steps,
+        handoff_step=job.request.es_steps,
+        progress=job.progress,
+    )
+    redrawn_from = level if seed.noise_power else 0.0
+    return Feature(kind="seed", values=latents[0], redrawn_from=redrawn_from)
 
 
 def decode(job: Job, seed: Feature) -> Feature:
@@ -256,6 +284,18 @@ ES_TO_UE = Mechanism(
     ),
 )
 
+ES_TO_UE_STEPS = Mechanism(
+    name="es_to_ue_steps",
+    about="E2U split among the denoising steps: the ES runs the first, the noisy seed crosses the air, the UE's student runs the last, the noise of the air with them.",
+    stages=(
+        Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
+        Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
+        Stage(name="denoise_first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_first),
+        Stage(name="denoise_last", side=Side.UE, inputs=("denoise_first",), makes="seed", run=denoise_last),
+        Stage(name="decode", side=Side.UE, inputs=("denoise_last",), makes="image", run=decode),
+    ),
+)  # fmt: skip
+
 CENTRALIZED = Mechanism(
     name="centralized",
     about="The baseline: the whole picture is made at the ES, and the picture crosses the air.",
@@ -331,7 +371,7 @@ SKETCH_FIRST = Mechanism(
     stages=(
         Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
         Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
-        Stage(name="first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_first),
+        Stage(name="first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_small),
         Stage(name="rough", side=Side.ES, inputs=("first",), makes="sketch", run=decode_rough),
         Stage(name="preview", side=Side.UE, inputs=("rough",), makes="image", run=preview),
         # After the sketch: else the ES would be busy when it is to be coded.

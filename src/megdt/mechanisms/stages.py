@@ -38,6 +38,7 @@ class Models(Protocol):
         size_px: int,
         steps: int,
         guidance_scale: float,
+        handoff_step: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         """[batch, latent_channels, height, width]"""
@@ -55,6 +56,18 @@ class Models(Protocol):
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         """What `denoise` gives at MIN_SIZE_PX, on finer grids. [batch, latent_channels, height, width]"""
+        ...
+
+    def finish(
+        self,
+        latents: NDArray[np.float32],
+        *,
+        noise_power: float,
+        steps: int,
+        handoff_step: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[NDArray[np.float32], float]:
+        """[batch, latent_channels, height, width], and the noise level that they came at"""
         ...
 
     def redraw(

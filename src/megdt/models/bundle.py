@@ -33,8 +33,12 @@ from megdt.models.generation import (
     REFINE_FROM,
     edit_latents,
     enlarge_latents,
+    finish_latents,
     generate_latents,
+    handoff_level,
+    measure_spread,
     refine_latents,
+    take_from_air,
 )
 from megdt.models.jscc import (
     MULTIPLE,
@@ -46,6 +50,7 @@ from megdt.models.jscc import (
 )
 from megdt.models.lockstep import round_to_grid
 from megdt.models.sketching import STYLES, SketchAdapter
+from megdt.models.student import Student
 from megdt.models.text_encoder import EMBEDDING, TextEncoder, split_words
 from megdt.models.writing import caption
 from megdt.records import MIN_SIZE_PX, Request, Style
@@ -56,7 +61,7 @@ Model = TypeVar("Model", bound=nn.Module)
 GENERATING = ("text_encoder", "denoiser", "encoder", "decoder")
 """The models that make a picture of a prompt."""
 
-NAMES = (*GENERATING, "sketch_adapter", "jscc", "gate", "classifier")
+NAMES = (*GENERATING, "student", "sketch_adapter", "jscc", "gate", "classifier")
 
 CARD_KEYS = ("task", "data", "recipe", "steps", "seconds", "parameters", "metrics", "sha256")
 
@@ -134,9 +139,14 @@ class Bundle:
         size_px: int,
         steps: int,
         guidance_scale: float,
+        handoff_step: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Draw latents; see `generation.generate_latents`. [batch, 4, size_px / 8, size_px / 8]"""
+        """Draw latents; see `generation.generate_latents`. [batch, 4, size_px / 8, size_px / 8]
+
+        With a handoff_step they are scaled to unit variance, as all that crosses the air, and
+        `finish` scales them back.
+        """
         latents = generate_latents(
             self._denoiser,
             self._encoder,
@@ -146,8 +156,11 @@ class Bundle:
             size_px=size_px,
             steps=steps,
             guidance_scale=guidance_scale,
+            handoff_step=handoff_step,
             progress=progress,
         )
+        if handoff_step is not None:
+            latents = latents / measure_spread(handoff_level(steps, handoff_step))
         return _to_numpy(latents)
 
     def enlarge(
@@ -181,6 +194,32 @@ class Bundle:
             progress=progress,
         )
         return _to_numpy(larger)
+
+    def finish(
+        self,
+        latents: NDArray[np.float32],
+        *,
+        noise_power: float,
+        steps: int,
+        handoff_step: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[NDArray[np.float32], float]:
+        """Run the last denoising steps with the student, as its guidance and without a prompt.
+
+        Args:
+            latents: As `denoise` handed them over. [batch, 4, 32, 32]
+            noise_power: Mean square of the noise that the air has left on them since.
+            steps: Denoising steps of the whole generation.
+            handoff_step: How many of them have been run.
+            progress: Told the steps done and the steps in all.
+
+        Returns:
+            [batch, 4, 32, 32], and the noise level from which they were denoised.
+        """
+        batch = torch.tensor(latents, device=self.device)
+        given, level = take_from_air(batch, noise_power, handoff_level(steps, handoff_step))
+        finished = finish_latents(self._student, given, level, steps=steps, progress=progress)
+        return _to_numpy(finished), level
 
     def redraw(
         self,
@@ -372,6 +411,10 @@ class Bundle:
     @cached_property
     def _denoiser(self) -> Denoiser:
         return self._load("denoiser", Denoiser())
+
+    @cached_property
+    def _student(self) -> Student:
+        return self._load("student", Student())
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -9,6 +9,7 @@ tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from megdt.errors import RequestError
 from megdt.models import FACTOR, LATENT_CHANNELS
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
-from megdt.models.sampling import add_noise, guide, make_sigmas, sample_euler
+from megdt.models.sampling import Flow, add_noise, guide, make_sigmas, sample_euler
 from megdt.models.text_encoder import EMBEDDING
 
 GRID = 32
@@ -63,6 +65,7 @@ def generate_latents(
     steps: int,
     guidance_scale: float,
     features: tuple[Tensor, Tensor, Tensor] | None = None,
+    handoff_step: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "batch 4 height width"]:
     """Draw latents.
@@ -77,11 +80,33 @@ def generate_latents(
         steps: Denoising steps on the first grid.
         guidance_scale: How strongly prompt and features lead.
         features: What a sketch adapter makes for the first grid, where the scene is decided.
+        handoff_step: Stop after so many steps, at the noise level `handoff_level`;
+            `finish_latents` goes on from there.
         progress: Told the steps done and the steps in all.
 
     Returns:
         [batch, latent_channels, size_px / 8, size_px / 8]
+
+    Raises:
+        RequestError: If steps on several grids are to be split.
     """
+    if handoff_step is not None:
+        if len(grids(size_px)) > 1:
+            raise RequestError(
+                f"size_px is {size_px}, denoising steps are split at {GRID * FACTOR} pixels alone, "
+                f"since the student knows no finer grid; take {GRID * FACTOR}, or a mechanism that "
+                "does not split them"
+            )
+        return draw_first_grid(
+            denoiser,
+            prompt_embeds,
+            rng_seeds,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            features=features,
+            handoff_step=handoff_step,
+            progress=progress,
+        )
     total, first = sum(count_steps(size_px, steps)), count_steps(size_px, steps)[0]
 
     def tell(before: int) -> Callable[[int, int], None]:
@@ -119,6 +144,7 @@ def draw_first_grid(
     steps: int,
     guidance_scale: float,
     features: tuple[Tensor, Tensor, Tensor] | None = None,
+    handoff_step: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "batch 4 grid grid"]:
     """Draw the whole scene from noise, on the grid where it is decided; see `generate_latents`.
@@ -130,7 +156,8 @@ def draw_first_grid(
     flow = guide(
         _on_grid(denoiser, GRID, GRID, features), prompt_embeds, guidance_scale=guidance_scale
     )
-    sigmas = make_sigmas(steps, shift=SHIFT).to(noise)
+    last = None if handoff_step is None else handoff_step + 1
+    sigmas = make_sigmas(steps, shift=SHIFT)[:last].to(noise)
     return sample_euler(flow, noise, sigmas, progress=progress)
 
 
@@ -200,6 +227,71 @@ def _noise(generators: Sequence[torch.Generator], side: int) -> Tensor:
     """The next noise of each picture. [batch, 4, side, side]"""
     shape = (LATENT_CHANNELS, side, side)
     return torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+def handoff_level(steps: int, handoff_step: int) -> float:
+    """The noise level that is left after so many steps.
+
+    >>> [round(handoff_level(24, step), 2) for step in (0, 12, 18, 24)]
+    [1.0, 0.6, 0.33, 0.0]
+    """
+    return float(make_sigmas(steps, shift=SHIFT)[handoff_step])
+
+
+def measure_spread(sigma: float) -> float:
+    """Standard deviation of latents at a noise level, where clean ones have 1."""
+    return math.hypot(1 - sigma, sigma)
+
+
+def take_from_air(latent: Tensor, noise_power: float, sigma: float) -> tuple[Tensor, float]:
+    """A latent that crossed at a noise level, and the level at which it arrived.
+
+    A channel is a step of diffusion: the noise of the air adds to what the latent has.
+
+    Args:
+        latent: Over its spread, with noise of the air. [...]
+        noise_power: Mean square of that noise.
+        sigma: The level at which it was sent.
+
+    Returns:
+        (1 - level) clean latent + level noise, and the level. [...]
+    """
+    spread = measure_spread(sigma)
+    signal, noise = 1 - sigma, math.hypot(sigma, spread * noise_power**0.5)
+    return latent * (spread / (signal + noise)), noise / (signal + noise)
+
+
+@torch.inference_mode()
+def finish_latents(
+    flow: Flow,
+    latent: Float[Tensor, "batch 4 height width"],
+    sigma: float,
+    *,
+    steps: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "batch 4 height width"]:
+    """Run those of a generation's steps that lie below a noise level.
+
+    With the flow and the level that `generate_latents` stopped at, the latents are those of the
+    whole generation, bit for bit. Where the air has raised the level, as many more steps are run as
+    it has undone, to the nearest one.
+
+    Args:
+        flow: Of denoiser or student.
+        latent: (1 - sigma) latent + sigma noise. [batch, 4, height, width]
+        sigma: Noise level in [0, 1].
+        steps: Denoising steps of the whole generation.
+        progress: Told the steps done and the steps in all.
+
+    Returns:
+        [batch, 4, height, width]
+    """
+    planned = make_sigmas(steps, shift=SHIFT)
+    # A step down to a level is run if sigma is nearer to the level before it.
+    from_where = (planned[:-1] + planned[1:]) / 2
+    from_where[-1] = 0  # what noise there is, is taken away
+    sigmas = torch.cat((torch.tensor([sigma]), planned[1:][from_where < sigma]))
+    return sample_euler(flow, latent, sigmas.to(latent), progress=progress)
 
 
 @torch.inference_mode()
