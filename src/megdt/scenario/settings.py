@@ -1,0 +1,86 @@
+"""Tables of a scenario that are nobody else's: devices, world and writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from megdt.errors import ScenarioError
+from megdt.link.energy import DeviceProfile, load_profile
+from megdt.models.writing import ServerWriter
+from megdt.records import (
+    Side,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """What the sides are: names of `link.energy.DEVICES`, or paths of profiles."""
+
+    es: str = "edge_gpu"
+    ue: str = "phone"
+
+    def profiles(self, sides: Iterable[Side]) -> dict[Side, DeviceProfile]:
+        """The profiles by side; all UEs are alike."""
+        ue, es = load_profile(self.ue), load_profile(self.es)
+        return {side: ue if side.is_ue else es for side in sides}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What the sides of a scenario see: a garden, drawn from the request's rng_seed.
+
+    Raises:
+        ScenarioError: If a number is out of its range.
+    """
+
+    ues: int = 4
+    """Cameras, where there are many; evenly along the garden, which goes on a little at both ends."""
+    spacing_m: float = 2.0
+    """From one camera to the next; each sees 4 m."""
+    memory_days: float = 3.0
+    """How long ago the ES saw what it remembers."""
+    hidden: float = 0.0
+    """Share of each view that something before the camera hides."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("ues", 1, 64), ("spacing_m", 0.125, 100), ("memory_days", 0, 10_000), ("hidden", 0, 0.9),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ScenarioError(f"[world] {name} is {value}, it goes from {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Who writes texts at the ES: the models themselves, or a server; see `writing.ServerWriter`.
+
+    Raises:
+        ScenarioError: If there is a model without a server, or `ServerWriter` refuses a value.
+    """
+
+    base_url: str | None = None
+    model: str | None = None
+    max_tokens: int = ServerWriter.max_tokens
+    timeout_s: float = ServerWriter.timeout_s
+
+    def __post_init__(self) -> None:
+        if self.base_url is None and self.model is not None:
+            raise ScenarioError(
+                f"writer model is {self.model!r} and no server is named; set writer.base_url to "
+                "the one that has it, or leave writer.model out to write offline"
+            )
+        _ = self.server
+
+    @property
+    def server(self) -> ServerWriter | None:
+        """The server, if one is to write."""
+        if self.base_url is None:
+            return None
+        return ServerWriter(
+            base_url=self.base_url,
+            model=self.model,
+            max_tokens=self.max_tokens,
+            timeout_s=self.timeout_s,
+        )
