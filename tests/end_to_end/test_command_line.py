@@ -161,6 +161,13 @@ def test_the_summary_says_where_the_picture_is(tmp_path: Path) -> None:
         (("generate", "x", "--colour"), "No such option"),
         (("recall", "none.png"), "cannot read none.png (No such file or directory)"),
         (("paint",), "No such command 'paint'"),
+        (("run", "paint"), "no task 'paint'; known: text, text-to-image"),
+        (("run", "text-to-image"), "prompt is empty"),
+        (("run", "text-to-image", "x", "--mechanism", "parallel"), "which does not do text-to-ima"),
+        (("run", "shared-scene", "--ues", "65"), "[world] ues is 65, it goes from 1 to 64"),
+        (("run", "image-to-video", "--out", "a.mp4"), "a.mp4 ends in neither .png nor .webp"),
+        (("run", "image-to-image", "--picture", "none.jpg"), "cannot read none.jpg"),
+        (("run", "image-to-video", "--set", "video.frames=0"), "frames of the video is 0"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(
@@ -296,3 +303,20 @@ def test_this_machine_can_be_measured_and_used_as_a_device(tmp_path: Path) -> No
     decode = json.loads(done.stdout)["ledger"]["computations"][-1]
     assert decode["flops"] > 1e9
     assert decode["seconds"] > 1e-3
+
+
+def test_run_lists_the_tasks_and_runs_one(tmp_path: Path) -> None:
+    listed = run("run", cwd=tmp_path)
+    assert listed.returncode == 0
+    for task in ("text", "text-to-image", "image-to-video", "interactive-scene", "shared-scene"):
+        assert f"{task}:" in listed.stdout
+    done = run(
+        "run", "shared-scene", "--ues", "2", "--coding", "abstract", "--json", cwd=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["mechanism"] == "decentralized"
+    for shown in found["shown"]:
+        with Image.open(tmp_path / shown["file"]) as picture:
+            assert picture.size[1] == 256
+    assert (tmp_path / "shared-scene.png").exists()
