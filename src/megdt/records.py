@@ -77,6 +77,10 @@ seen, without what is seen there, and shares who is to send what of theirs to wh
 one of several has of a seed that adds up on the air; a text is what is written of a picture or
 in answer to a prompt."""
 
+Fusion = Literal["gate", "air"]
+"""How the ES of `coordinated` comes to one observation of what all UEs see. `gate`: each sends its own
+as bits, and the gate fuses them; `air`: all send symbols at once, which add up on the air."""
+
 Style = Literal["edges", "layout", "thumbnail"]
 """What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
 `thumbnail`: a small, soft picture."""
@@ -420,6 +424,8 @@ class Plan:
     share_bits: int | None = None
     """Budget for all that UEs, and the ES, share in a round of `decentralized`; None for all that
     anyone can use."""
+    fusion: Fusion = "gate"
+    """How the views of all UEs become one under `coordinated`."""
     symbol_rate: float = 1.0
     """Share of the analog seed's channel uses that the codecs jscc and hybrid take, 1/8 to 1."""
     told_snr_db: float | None = None

@@ -49,11 +49,14 @@ from megdt.codecs.prompt import RecipeCodec, TextCodec
 from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
 from megdt.codecs.shares import SharesCodec
 from megdt.codecs.sketch import SketchCodec
+from megdt.codecs.superposed import SuperposedCodec
 from megdt.codecs.video import VideoSeedCodec
 from megdt.errors import ScenarioError
+from megdt.link import Link
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
+from megdt.link.superposed import SuperposedLink
 from megdt.mechanisms.execute import air_rng
 from megdt.mechanisms.multi_user import coordinated, decentralized, individual
 from megdt.mechanisms.panorama import EDGE_COLUMNS, Camera, Panorama
@@ -82,6 +85,7 @@ from megdt.records import (
     MIN_SIZE_PX,
     Delivery,
     Feature,
+    Fusion,
     Kind,
     Mode,
     Part,
@@ -124,7 +128,7 @@ MECHANISMS: dict[str, MechanismFactory] = {
     "video_parallel": lambda s: video_parallel(s.video, s.request.size_px),
     "individual": lambda scenario: individual(scenario.panorama),
     "decentralized": lambda scenario: decentralized(scenario.panorama, scenario.shares),
-    "coordinated": lambda scenario: coordinated(scenario.panorama),
+    "coordinated": lambda scenario: coordinated(scenario.panorama, fusion=scenario.plan.fusion),
 }
 
 MANY_USERS = ("individual", "decentralized", "coordinated")
@@ -282,6 +286,7 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
     "observation": {
         name: _observation_codec(name) for name in ("progressive", "int8", "float16", "float32")
     },
+    "superposed": {"analog": lambda scenario: SuperposedCodec(shape=scenario.watched_shape)},
     "needs": {"map": lambda scenario: NeedsCodec(shape=scenario.view_shape[1:])},
     "shares": {"runs": lambda scenario: SharesCodec()},
     "sketch": {
@@ -319,6 +324,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "text": "text",
         "seed": "int8",
         "observation": "int8",
+        "superposed": "analog",
         "needs": "map",
         "shares": "runs",
         "sketch": "thumbnail",
@@ -331,6 +337,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "text": "text",
         "seed": "analog",
         "observation": "int8",
+        "superposed": "analog",
         "needs": "map",
         "shares": "runs",
         "sketch": "thumbnail",
@@ -518,6 +525,11 @@ class Scenario:
         return channels, height, wide
 
     @property
+    def watched_shape(self) -> tuple[int, int, int]:
+        """Of what adds up on the air. [latent_channels, height, watched]"""
+        return *self.view_shape[:2], len(self.panorama.watched)
+
+    @property
     def seed_bits(self) -> int | None:
         """Budget of a seed that crosses: as many bits a column as the plan gives a view."""
         bits, shape = self.plan.seed_bits, self.seed_shape
@@ -538,7 +550,7 @@ class Scenario:
             self.request,
             models=self.with_writer(models),
             codecs=codecs,
-            links=dict.fromkeys(codecs, self.link),
+            links={kind: self.link_of(kind) for kind in codecs},
             devices=self.devices.profiles(self.mechanism.sides),
             done=done,
             progress=progress,
@@ -552,6 +564,22 @@ class Scenario:
     def codec(self, kind: Kind) -> Codec:
         """What carries this kind of feature over the air."""
         return CODECS[kind][self.plan.codecs[kind]](self)
+
+    def link_of(self, kind: Kind) -> Link:
+        """What this kind of feature crosses by.
+
+        Raises:
+            ScenarioError: If it is to add up on the air in paper mode.
+            LinkError: If it is, and the channel lets nothing add up.
+        """
+        if kind != "superposed":
+            return self.link
+        if not isinstance(self.link, RadioLink):
+            raise ScenarioError(
+                "plan.fusion is 'air' in paper mode, which has one sender at a time; take fair mode, "
+                "or plan.fusion gate"
+            )
+        return SuperposedLink(link=self.link, among=len(self.panorama.cameras))
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The scenario as nested tables, which `parse_scenario` turns back into it."""
@@ -705,6 +733,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     _reject_choice(
         plan.get("mechanism", Plan.mechanism), tuple(MECHANISMS), f"{source} [plan] mechanism"
     )
+    _reject_choice(plan.get("fusion", Plan.fusion), get_args(Fusion), f"{source} [plan] fusion")
     chosen = _table(tables, "codecs", source)
     _reject_unknown(chosen, tuple(CODECS), f"{source} [codecs]", "key")
     codecs: dict[Kind, str] = {**DEFAULT_CODECS[mode], **chosen}  # type: ignore[dict-item]
@@ -718,7 +747,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     devices.profiles((Side.ES, Side.UE))  # an unknown one is said before anything runs
     world = World(**_check_table(tables, "world", World, source))
     writer = Writer(**_check_table(tables, "writer", Writer, source))
-    return Scenario(
+    scenario = Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
@@ -727,6 +756,9 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
         world=world,
         writer=writer,
     )
+    if scenario.plan.mechanism == "coordinated" and scenario.plan.fusion == "air":
+        scenario.link_of("superposed")  # what is impossible is said before anything runs
+    return scenario
 
 
 def _table(tables: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
