@@ -610,6 +610,21 @@ def test_a_round_is_counted_once() -> None:
     assert receiving < sum(c.receiver_j for c in up) < receiving + EDGE.radio_idle_j(0.02)
 
 
+def test_a_sum_is_decoded_once() -> None:
+    class Counts(SuperposedCodec):
+        flops = 0.0
+
+        def decode(self, delivery: Delivery) -> Feature:
+            object.__setattr__(self, "flops", self.flops + 300.0)
+            return super().decode(delivery)
+
+    settings = on_air(CLOSE)
+    settings["codecs"]["superposed"] = Counts(shape=(4, 32, len(CLOSE.watched)))
+    result = run(coordinated(CLOSE, fusion="air"), remembered(), panorama=CLOSE, **settings)
+    decoded = [c.flops for c in result.ledger.computations if c.task == "decode superposed"]
+    assert decoded == [100.0, 100.0, 100.0]
+
+
 def test_where_a_report_is_lost_the_memory_alone_is_believed() -> None:
     class Lost:
         def __init__(self) -> None:
