@@ -67,7 +67,7 @@ def test_on_a_fast_link_views_that_add_up_on_the_air_come_near_to_the_gate(bundl
     errors, uses = {}, {}
     for fusion in ("gate", "air"):
         found = done(
-            bundle, "shared-scene", "coordinated", plan={"fusion": fusion}, world={"ues": 6}
+            bundle, "shared-scene", "coordinated", plan={"fusion": fusion}, world={"ues": 3}
         )
         first = found.shown[0]
         assert first.truth is not None
