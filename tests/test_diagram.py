@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -59,6 +60,18 @@ def test_a_drawing_escapes_what_a_name_holds() -> None:
     mechanism = UE_TO_ES
     assert isinstance(mechanism.steps[0], Stage)
     ElementTree.fromstring(as_svg(mechanism, {"seed": "<&>"}))
+
+
+def test_a_round_on_the_air_says_how_many_share_its_uses(bundle: Bundle) -> None:
+    tables = {
+        "request": {"prompt": "x"},
+        "plan": {"mechanism": "coordinated", "fusion": "air"},
+        "link": {"bandwidth_hz": 20e6},
+        "world": {"ues": 2},
+    }
+    scenario = parse_scenario(tables)
+    text = as_text(scenario.mechanism, scenario.plan.codecs, demonstrate(scenario, bundle).ledger)
+    assert len(re.findall(r"▶ +superposed, analog: [\d,]+ uses by 2, [\d.]+ ms", text)) == 2
 
 
 def test_a_codec_with_networks_is_charged_by_the_device(bundle: Bundle) -> None:

@@ -58,6 +58,7 @@ needs_weights = pytest.mark.skipif(
         "interactive",
         "mechanisms",
         "multi_user",
+        "over_the_air",
         "step_split",
         "texts",
         "video",

@@ -67,6 +67,11 @@ def test_settings_override_one_key() -> None:
         ({"codecs": {"sound": "mp3"}}, "no key 'sound'"),
         ({"plan": {"mechanism": "es_to_eu"}}, "did you mean 'es_to_ue'"),
         ({"plan": {"mode": "unfair"}}, "known: fair, paper"),
+        ({"plan": {"fusion": "sum"}}, r"\[plan\] fusion is 'sum', known: gate, air"),
+        (
+            {"plan": {"mechanism": "coordinated", "fusion": "air", "mode": "paper"}},
+            "plan.fusion is 'air' in paper mode, which has one sender at a time; take fair mode",
+        ),
         ({"video": {"frames": "8"}}, r"\[video\] frames is '8', expected a whole number"),
         ({"video": {"fps": 8}}, r"\[video\] has no key 'fps'; known keys: change, frames"),
     ],
@@ -84,6 +89,15 @@ def test_an_error_names_the_file() -> None:
 def test_the_link_checks_its_own_numbers() -> None:
     with pytest.raises(LinkError):
         parse_scenario(PROMPT | {"link": {"snr_db": float("nan")}})
+
+
+def test_views_add_up_on_awgn_only() -> None:
+    plan = {"mechanism": "coordinated", "fusion": "air"}
+    assert parse_scenario(PROMPT | {"plan": plan}).watched_shape == (4, 32, 80)
+    with pytest.raises(LinkError, match="channel is 'rayleigh', symbols of several senders add up"):
+        parse_scenario(PROMPT | {"plan": plan, "link": {"channel": "rayleigh"}})
+    # Who sends bits may have any channel.
+    parse_scenario(PROMPT | {"plan": plan | {"fusion": "gate"}, "link": {"channel": "rayleigh"}})
 
 
 def test_a_setting_of_another_form_is_refused() -> None:

@@ -64,6 +64,21 @@ def test_many_ues_show_each_their_own_view_of_the_world_now(bundle: Bundle) -> N
     assert quality["coordinated"] < quality["individual"]
 
 
+def test_on_a_fast_link_views_that_add_up_on_the_air_come_near_to_the_gate(bundle: Bundle) -> None:
+    errors, uses = {}, {}
+    for fusion in ("gate", "air"):
+        found = done(
+            bundle, "shared-scene", "coordinated", plan={"fusion": fusion}, world={"ues": 3}
+        )
+        first = found.shown[0]
+        assert first.truth is not None
+        errors[fusion] = np.square(first.feature.values.astype(float) - first.truth).mean()
+        up = [c for c in found.result.ledger.crossings if c.to_side == Side.ES]
+        uses[fusion] = sum(c.channel_uses / c.among for c in up)
+    assert errors["air"] < 1.1 * errors["gate"]
+    assert uses["air"] < uses["gate"] / 2
+
+
 def test_a_parallel_ue_shows_its_own_view_first_and_a_better_one_then(bundle: Bundle) -> None:
     found = done(bundle, "image-to-image", "parallel", world={"hidden": 0.25})
     first, then = (s for s in found.shown if s.side == Side.UE)

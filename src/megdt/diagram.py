@@ -74,6 +74,8 @@ def _sent(edge: Edge, ledger: Ledger | None) -> str:
             amount = (
                 f"{crossing.bits:,} bit" if crossing.bits else f"{crossing.channel_uses:,} uses"
             )
+            if crossing.among > 1:
+                amount += f" by {crossing.among}"
             if crossing.outcome != "delivered":
                 return f"{amount}, {crossing.outcome}"
             return f"{amount}, {_time(crossing.end_s - crossing.start_s)}"

@@ -62,6 +62,7 @@ Kind = Literal[
     "recipe",
     "seed",
     "observation",
+    "superposed",
     "needs",
     "shares",
     "state",
@@ -74,9 +75,14 @@ Kind = Literal[
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
 recipe is a prompt with the rng_seed that it is drawn with; a frame is a picture of a video; needs are where and how long ago a view was
-seen, without what is seen there, and shares who is to send what of theirs to whom; a state is a hash of what a
+seen, without what is seen there, and shares who is to send what of theirs to whom; superposed is what
+one of several has of a seed that adds up on the air; a state is a hash of what a
 copy of a model holds, and an agreement says whether two copies hold the same; a text is what is written of a picture or
 in answer to a prompt."""
+
+Fusion = Literal["gate", "air"]
+"""How the ES of `coordinated` comes to one observation of what all UEs see. `gate`: each sends its own
+as bits, and the gate fuses them; `air`: all send symbols at once, which add up on the air."""
 
 Style = Literal["edges", "layout", "thumbnail"]
 """What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
@@ -260,6 +266,11 @@ class Delivery:
     feedback_s: float = 0.0
     """Time with the other side's transmitter on."""
     feedback_radiated_j: float = 0.0
+    among: int = 1
+    """Packets in the same channel uses at the same time, of which this is one: a round. Its uses are
+    those of the whole round."""
+    round_s: float = 0.0
+    """Time on the air of such a round; one of its packets may take a part of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +300,12 @@ class Crossing:
     """Drawn by the sender's radio, the radiated part included: amplifier, circuits, waiting for the
     answer and taking it."""
     receiver_j: float
-    """Drawn by the receiver's radio, its acknowledgements included."""
+    """Drawn by the receiver's radio, its acknowledgements included; of a round, its part of that."""
+    among: int = 1
+    """Packets in the same channel uses at the same time, of which this is one: a round. Its uses are
+    those of the whole round, and totals count them once."""
+    round_s: float = 0.0
+    """Time on the air of such a round."""
     start_s: float = 0.0
     """When it was handed to the link, on the clock that starts with the request."""
     end_s: float = 0.0
@@ -299,6 +315,11 @@ class Crossing:
     def channel_uses(self) -> int:
         """Complex channel uses, overhead included."""
         return self.uses.total
+
+    @property
+    def band_s(self) -> float:
+        """How long it takes the band, with its round."""
+        return max(self.airtime_s, self.round_s)
 
     @property
     def radio_j(self) -> float:
@@ -364,13 +385,13 @@ class Ledger:
 
     @property
     def channel_uses(self) -> int:
-        """Complex channel uses of all crossings."""
-        return sum(c.channel_uses for c in self.crossings)
+        """Complex channel uses of all crossings; those of a round once."""
+        return round(sum(c.channel_uses / c.among for c in self.crossings))
 
     @property
     def airtime_s(self) -> float:
-        """Time on the air of all crossings, one after the other."""
-        return sum(c.airtime_s for c in self.crossings)
+        """Time on the air of all crossings, one after the other; of a round once."""
+        return sum(c.band_s / c.among for c in self.crossings)
 
     @property
     def duration_s(self) -> float:
@@ -424,6 +445,8 @@ class Plan:
     anyone can use."""
     relayed: bool = False
     """Whether shares go through the ES, which has all observations anyway, instead of from UE to UE."""
+    fusion: Fusion = "gate"
+    """How the views of all UEs become one under `coordinated`."""
     symbol_rate: float = 1.0
     """Share of the analog seed's channel uses that the codecs jscc and hybrid take, 1/8 to 1."""
     told_snr_db: float | None = None

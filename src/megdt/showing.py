@@ -156,7 +156,7 @@ def print_done(done: Done, files: Mapping[str, Path]) -> None:
     for c in sorted(ledger.crossings, key=lambda c: c.start_s):
         sent.add_row(
             f"{c.kind} to {c.to_side}", c.source, done.scenario.plan.codecs[c.kind],
-            f"{c.bits:,}", f"{c.channel_uses:,}", _ms(c.start_s),
+            f"{c.bits:,}", f"{c.channel_uses:,}" + f" by {c.among}" * (c.among > 1), _ms(c.start_s),
             _ms(c.end_s) if c.outcome == "delivered" else c.outcome,
         )  # fmt: skip
     console.print(sent)

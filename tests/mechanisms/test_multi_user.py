@@ -16,9 +16,11 @@ import torch
 from megdt.codecs.observation import NeedsCodec, ObservationCodec, WideObservationCodec
 from megdt.codecs.seed import QuantisedSeedCodec
 from megdt.codecs.shares import SharesCodec
+from megdt.codecs.superposed import LEVEL, SuperposedCodec
 from megdt.errors import MechanismError
 from megdt.link.energy import load_profile
 from megdt.link.radio import RadioLink
+from megdt.link.superposed import SuperposedLink
 from megdt.mechanisms.execute import Execution, Progress, run_side
 from megdt.mechanisms.multi_user import (
     Source,
@@ -526,6 +528,152 @@ def test_the_panorama_waits_for_all() -> None:
     assert min(down) >= max(up)
 
 
+# All at once on the air.
+
+
+class Quiet(PlainModels):
+    """Latents of at most unit variance: UEs say 0.25, 0.5 and 0.75. Notes what the gate is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[list[float], list[float]]] = []
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return super().encode(images) / 4
+
+    def fuse(self, latents: Any, confidence: Any, age_s: Any, noise_power: Any) -> np.ndarray:
+        self.told.append((age_s[0].tolist(), noise_power[0].tolist()))
+        return super().fuse(latents, confidence, age_s, noise_power)
+
+
+def on_air(panorama: Panorama, snr_db: float = 60) -> dict[str, Any]:
+    link = RadioLink(snr_db=snr_db, coding="abstract", bandwidth_hz=1e6)
+    superposed = SuperposedLink(link=link, among=len(panorama.cameras))
+    codecs = {
+        "needs": NeedsCodec(shape=(32, 32)),
+        "seed": QuantisedSeedCodec(shape=(4, 32, panorama.width)),
+        "superposed": SuperposedCodec(shape=(4, 32, len(panorama.watched))),
+    }
+    links = {"needs": link, "seed": link, "superposed": superposed}
+    return {"codecs": codecs, "links": links, "models": Quiet()}
+
+
+def remembered(panorama: Panorama = CLOSE, **changes: Feature) -> dict[str, Feature]:
+    """As `pictures`; the ES remembers 1."""
+    wide = np.ones((4, 32, panorama.width), np.float32)
+    memory = Feature(kind="observation", values=wide, age_s=3600.0)
+    return pictures(panorama, remember=memory, **changes)
+
+
+def test_what_adds_up_on_the_air_is_the_mean_of_those_who_see() -> None:
+    result = run(coordinated(CLOSE, fusion="air"), remembered(), panorama=CLOSE, **on_air(CLOSE))
+    with_memory = [(value + 1) / 2 for value in (0.25, 0.375, 0.5, 0.75)]
+    expected = [
+        *20 * [with_memory[0]], *8 * [with_memory[1]], *16 * [with_memory[2]],
+        *8 * [1.0],  # of which the views there are in doubt
+        *28 * [with_memory[3]],
+    ]  # fmt: skip
+    assert near(result.features["fuse"].values, *expected)
+    assert sorted(crossed(result)) == [
+        ("fuse", "UE1"), ("fuse", "UE2"), ("fuse", "UE3"),
+        ("report_1", "ES"), ("report_2", "ES"), ("report_3", "ES"),
+        ("weigh_1", "ES"), ("weigh_2", "ES"), ("weigh_3", "ES"),
+    ]  # fmt: skip
+
+
+def test_what_a_ue_does_not_see_it_does_not_send_and_does_not_weigh() -> None:
+    seen = np.ones((32, 32), np.float32)
+    seen[:, 8:12] = 0  # columns 24 to 27, which UE1 sees too
+    features = remembered(sense_2=replace(pictures()["sense_2"], confidence=seen))
+    result = run(coordinated(CLOSE, fusion="air"), features, panorama=CLOSE, **on_air(CLOSE))
+    assert not result.features["weigh_2"].values[:, :, 24:28].any()
+    # The encoder mixes what is hidden into a latent at each side, so whole cells go.
+    assert near(result.features["fuse"].values[:, :, 24:28], *4 * [(0.25 + 1) / 2])
+
+
+def test_the_gate_is_told_the_noise_of_one_receiver_over_the_sum_of_weights() -> None:
+    three = replace(CLOSE, cameras=tuple(replace(c, column=24) for c in CLOSE.cameras))
+    settings = on_air(three, snr_db=0)
+    result = run(coordinated(three, fusion="air"), remembered(three), panorama=three, **settings)
+    expected = 1 / LEVEL**2 / 3**2
+    told = np.array([noise for _, noise in settings["models"].told if len(noise) == 2])
+    # And a little for what pilots do not tell of the channel.
+    assert told == pytest.approx(np.array([[0.0, expected]] * len(told)), rel=0.06)
+    # And that is what is there; the memory has half a say.
+    found = 2 * result.features["fuse"].values[:, :, 28:52] - 1
+    assert np.mean(found) == pytest.approx(0.5, abs=0.03)
+    assert np.var(found) == pytest.approx(expected, rel=0.06)
+
+
+def test_a_round_is_counted_once() -> None:
+    result = run(coordinated(CLOSE, fusion="air"), remembered(), panorama=CLOSE, **on_air(CLOSE))
+    up = [c for c in result.ledger.crossings if c.kind == "superposed"]
+    others = [c for c in result.ledger.crossings if c.kind != "superposed"]
+    # Two of 4 x 32 x 80 numbers in a use, and 24 of 168 uses for pilots and control.
+    assert up[0].channel_uses == pytest.approx(4 * 32 * 80 / 2 * 168 / 144, rel=0.02)
+    assert len({(c.channel_uses, c.start_s, c.end_s, c.band_s) for c in up}) == 1
+    once = up[0].channel_uses
+    assert result.ledger.channel_uses == once + sum(c.channel_uses for c in others)
+    assert result.ledger.airtime_s == pytest.approx(up[0].band_s + sum(c.airtime_s for c in others))
+    # UE1 and UE3 see 28 columns of 80, UE2 24: each pays for its own, in whole resource blocks.
+    assert up[1].radiated_j / up[0].radiated_j == pytest.approx(24 / 28, rel=0.1)
+    assert up[0].airtime_s < up[0].band_s / 2
+    receiving = EDGE.receive_j(up[0].band_s)
+    assert receiving < sum(c.receiver_j for c in up) < receiving + EDGE.radio_idle_j(0.02)
+
+
+def test_a_sum_is_decoded_once() -> None:
+    class Counts(SuperposedCodec):
+        flops = 0.0
+
+        def decode(self, delivery: Delivery) -> Feature:
+            object.__setattr__(self, "flops", self.flops + 300.0)
+            return super().decode(delivery)
+
+    settings = on_air(CLOSE)
+    settings["codecs"]["superposed"] = Counts(shape=(4, 32, len(CLOSE.watched)))
+    result = run(coordinated(CLOSE, fusion="air"), remembered(), panorama=CLOSE, **settings)
+    decoded = [c.flops for c in result.ledger.computations if c.task == "decode superposed"]
+    assert decoded == [100.0, 100.0, 100.0]
+
+
+def test_where_a_report_is_lost_the_memory_alone_is_believed() -> None:
+    class Lost:
+        def __init__(self) -> None:
+            self.sent = 0
+
+        def send(self, packet: Packet, rng: np.random.Generator) -> Delivery:
+            self.sent += 1
+            return replace(
+                LINK.send(packet, rng), outcome="lost" if self.sent == 2 else "delivered"
+            )
+
+    settings = on_air(CLOSE)
+    settings["links"]["needs"] = Lost()
+    result = run(coordinated(CLOSE, fusion="air"), remembered(), panorama=CLOSE, **settings)
+    assert result.outcome == "delivered"
+    ends = (0.25 + 1) / 2, (0.75 + 1) / 2
+    # UE2 sends on columns 20 to 43; its camera sees 16 to 47.
+    expected = [*16 * [ends[0]], *36 * [1.0], *28 * [ends[1]]]
+    assert near(result.features["fuse"].values, *expected)
+
+
+def test_a_late_round_leaves_the_memory() -> None:
+    settings = on_air(CLOSE)
+    slow = RadioLink(bandwidth_hz=1e6, deadline_s=0.01)
+    settings["links"]["superposed"] = SuperposedLink(link=slow, among=3)
+    result = run(coordinated(CLOSE, fusion="air"), remembered(), panorama=CLOSE, **settings)
+    assert result.outcome == "delivered"
+    assert near(result.features["fuse"].values, *80 * [1.0])
+
+
+def test_one_ue_alone_sends_by_itself() -> None:
+    one = Panorama(width=80, cameras=(MIDDLE,))
+    result = run(coordinated(one, fusion="air"), remembered(one), panorama=one, **on_air(one))
+    assert near(result.features["fuse"].values, *28 * [1.0], *24 * [(0.5 + 1) / 2], *28 * [1.0])
+    assert not any(c.among > 1 for c in result.ledger.crossings)
+
+
 def test_a_tile_comes_out_as_from_the_whole_panorama() -> None:
     """With a gate of any weights, which looks as far as it can."""
     generator = torch.Generator().manual_seed(0)
@@ -613,9 +761,14 @@ class Post:
         return None if edge.source.side in self.silent else self.box(edge).get(timeout=60)
 
 
-def run_sides(mechanism: Mechanism, silent: Collection[Side]) -> dict[Side, Progress]:
+def run_sides(
+    mechanism: Mechanism,
+    silent: Collection[Side],
+    features: Mapping[str, Feature] | None = None,
+    **changes: Any,
+) -> dict[Side, Progress]:
     post, made = Post(silent), {}
-    given = pictures()
+    given = pictures() if features is None else features
     stages = tuple(
         replace(s, run=lambda job, f=given[s.name]: f) if s.name in given else s
         for s in mechanism.stages
@@ -623,7 +776,7 @@ def run_sides(mechanism: Mechanism, silent: Collection[Side]) -> dict[Side, Prog
     mechanism = Mechanism(name=mechanism.name, stages=stages)
 
     def live(side: Side) -> None:
-        execution = Execution(mechanism=mechanism, request=REQUEST, **settings())
+        execution = Execution(mechanism=mechanism, request=REQUEST, **settings(**changes))
         made[side] = run_side(execution, side, post)
 
     threads = [threading.Thread(target=live, args=(s,)) for s in mechanism.sides if s not in silent]
@@ -655,6 +808,17 @@ def test_sides_in_threads_show_the_same() -> None:
         for n, side in enumerate((UE1, UE2, UE3), 1):
             here, there = (f[f"decode_{n}"].values for f in (plain.features, made[side].features))
             assert (here == there).all()
+
+
+def test_sides_in_threads_add_up_the_same() -> None:
+    mechanism, given = coordinated(CLOSE, fusion="air"), remembered()
+    plain = run(mechanism, given, panorama=CLOSE, **on_air(CLOSE))
+    made = run_sides(mechanism, (), given, **on_air(CLOSE))
+    assert (made[ES].features["fuse"].values == plain.features["fuse"].values).all()
+    # Of a silent one nobody knows what it has sent.
+    made = run_sides(mechanism, (UE2,), given, **on_air(CLOSE))
+    expected = [*16 * [(0.25 + 1) / 2], *36 * [1.0], *28 * [(0.75 + 1) / 2]]
+    assert near(made[ES].features["fuse"].values, *expected)
 
 
 # What does not fit.

@@ -123,6 +123,34 @@ def test_what_waits_for_an_answer_leaves_the_band_to_others() -> None:
     assert ends == {("a", ES): pytest.approx(0.2), ("b", ES): pytest.approx(0.1)}
 
 
+def test_a_round_begins_when_the_last_is_coded_and_takes_the_band_once() -> None:
+    mechanism = Mechanism(
+        name="m",
+        stages=(
+            stage("a", UE1), stage("b", UE2), stage("alone", UE1),
+            stage("sum", ES, "a", "b"), stage("other", ES, "alone"),
+        ),
+    )  # fmt: skip
+
+    def part(source: str, side: Side, airtime_s: float) -> Crossing:
+        line = crossed(source, (side, ES), airtime_s, 0.15)
+        return replace(line, among=2, round_s=0.1, uses=Uses(data=1001))
+
+    ledger = make_ledger(mechanism, {
+        "b": [computed("b", UE2, 1.0)],
+        # Each has something in a part of the slots; the round takes all of them.
+        ("a", ES): [part("a", UE1, 0.1)],
+        ("b", ES): [part("b", UE2, 0.05)],
+        ("alone", ES): [crossed("alone", (UE1, ES), 1.15, 1.15)],
+    }, DEVICES)  # fmt: skip
+    times = {c.source: (c.start_s, c.end_s) for c in ledger.crossings}
+    # On the air from 1.05 on, beside the other packet, with half of the band.
+    assert times["a"] == times["b"] == (pytest.approx(1.0), pytest.approx(1.25))
+    assert times["alone"][1] == pytest.approx(1.25)
+    assert ledger.channel_uses == 1001
+    assert ledger.airtime_s == pytest.approx(0.1 + 1.15)
+
+
 def test_waiting_draws_idle_power_once() -> None:
     """Two packets at once are one time in which the radio does not wait."""
     lines: dict[object, list[Line]] = {

@@ -123,10 +123,10 @@ class Execution:
             + sender.radio_idle_j(waiting_s)
         )
         receiver_j = (
-            taker.receive_j(delivery.airtime_s)
+            taker.receive_j(max(delivery.airtime_s, delivery.round_s))
             + taker.transmit_j(delivery.feedback_s, delivery.feedback_radiated_j)
             + taker.radio_idle_j(waiting_s)
-        )
+        ) / delivery.among  # it listens once to all of a round
         crossing = Crossing(
             source=source.name,
             target=target.name,
@@ -146,6 +146,8 @@ class Execution:
             radiated_j=delivery.radiated_j,
             sender_j=sender_j,
             receiver_j=receiver_j,
+            among=delivery.among,
+            round_s=delivery.round_s,
         )
         return delivery, [encoded, crossing]
 
@@ -189,6 +191,8 @@ class Execution:
         receiver = self._codec(edge, "receiver")
         with _Watch(receiver) as watch:
             feature = receiver.decode(delivery)
+        # What has added up is decoded once, here piece by piece.
+        watch.seconds, watch.flops = (n / delivery.among for n in (watch.seconds, watch.flops))
         source, target = edge.source, edge.target
         task = f"decode {source.makes}"
         return feature, [self._charge(target, task, target.side, watch, source=source.name)]

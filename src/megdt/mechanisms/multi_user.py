@@ -7,6 +7,9 @@ individual      each UE's with what the ES remembers around its view, on the UE
 decentralized   each UE's with what others, and the ES, share with it by need, on the UE
 coordinated     all with what the ES remembers, on the ES, which sends all of it to everyone
 
+`coordinated` may let observations add up on the air instead: all UEs send at once in the same channel
+uses, each its latents times how sure it is of them, and what arrives is the sum.
+
 By need means: every UE reports to the ES what it sees, and the ES asks for what others can use.
 
 The ES's memory is the done feature of stage `remember`: an observation of the whole panorama. A
@@ -27,7 +30,7 @@ from megdt.mechanisms.sharing import check_shares
 from megdt.mechanisms.single_user import decode, fuse, observe
 from megdt.mechanisms.stages import Job, Mechanism, Stage
 from megdt.models import FACTOR
-from megdt.records import Feature, Kind, Share, Side
+from megdt.records import Feature, Fusion, Kind, Share, Side
 
 TILE_COLUMNS = 32
 """Of the panorama that the gate fuses at once: only those who see some of it are looked at, so the
@@ -97,25 +100,33 @@ def decentralized(
     )
 
 
-def coordinated(panorama: Panorama) -> Mechanism:
+def coordinated(panorama: Panorama, *, fusion: Fusion = "gate") -> Mechanism:
     """All observations go to the ES, which fuses them to one panorama and sends it to every UE.
 
     It waits for every observation until that has come or is known to be late or lost: a round. The
     panorama comes down as a seed. [latent_channels, height, panorama]
+
+    Args:
+        panorama: Who sees what of it.
+        fusion: By the gate, or on the air: then every UE reports where it sees, and sends its
+            latents times that, [latent_channels, height, watched]; the gate fuses what arrives
+            with the ES's memory.
     """
     cameras = panorama.cameras
-    sources = tuple(_source(panorama, side) for side in (Side.ES, *panorama.by_side))
-    names = tuple(source.stage for source in sources)
+    on_air = fusion == "air"
+    about = (
+        "the views of all UEs add up on the air, the ES fuses the sum and its memory to one panorama"
+        if on_air
+        else "the ES fuses the views of all UEs and its memory to one panorama"
+    )
     return Mechanism(
         name="coordinated",
-        about="Coordinated generation (section II-C2): the ES fuses the views of all UEs and its memory to one panorama, and every UE decodes that.",
+        about=f"Coordinated generation (section II-C2): {about}, and every UE decodes that.",
         stages=(
             _given("remember", Side.ES, "observation"),
             *(stage for camera in cameras for stage in _look(panorama, camera)),
-            Stage(
-                name="fuse", side=Side.ES, inputs=names, optional=names[1:], makes="seed",
-                run=partial(fuse_panorama, sources=sources, panorama=panorama),
-            ),
+            *(stage for c in cameras if on_air for stage in _superpose(panorama, c)),
+            _fuse_on_air(panorama) if on_air else _fuse_by_gate(panorama),
             *(
                 Stage(
                     name=f"decode_{c.number}", side=c.side, inputs=("fuse",), makes="image",
@@ -124,6 +135,37 @@ def coordinated(panorama: Panorama) -> Mechanism:
                 for c in cameras
             ),
         ),
+    )  # fmt: skip
+
+
+def _fuse_by_gate(panorama: Panorama) -> Stage:
+    sources = tuple(_source(panorama, side) for side in (Side.ES, *panorama.by_side))
+    names = tuple(source.stage for source in sources)
+    return Stage(
+        name="fuse", side=Side.ES, inputs=names, optional=names[1:], makes="seed",
+        run=partial(fuse_panorama, sources=sources, panorama=panorama),
+    )  # fmt: skip
+
+
+def _superpose(panorama: Panorama, camera: Camera) -> tuple[Stage, Stage]:
+    """A UE says where it sees, and sends what it sees there with all others."""
+    observed, reported = f"observe_{camera.number}", f"report_{camera.number}"
+    return (
+        _report(camera),
+        Stage(
+            name=f"weigh_{camera.number}", side=camera.side, inputs=(observed, reported),
+            as_sent=(reported,), makes="superposed",
+            run=partial(weigh, panorama=panorama, camera=camera),
+        ),
+    )  # fmt: skip
+
+
+def _fuse_on_air(panorama: Panorama) -> Stage:
+    numbers = [camera.number for camera in panorama.cameras]
+    up = (*(f"report_{n}" for n in numbers), *(f"weigh_{n}" for n in numbers))
+    return Stage(
+        name="fuse", side=Side.ES, inputs=("remember", *up), optional=up, makes="seed",
+        run=partial(fuse_sum, panorama=panorama),
     )  # fmt: skip
 
 
@@ -178,12 +220,7 @@ def _ask(panorama: Panorama, shares: Sequence[Share], *, relayed: bool) -> tuple
     reports, askings = [], []
     for camera in panorama.cameras:
         number = camera.number
-        reports.append(
-            Stage(
-                name=f"report_{number}", side=camera.side, inputs=(f"observe_{number}",),
-                makes="needs", run=report,
-            )
-        )  # fmt: skip
+        reports.append(_report(camera))
         wanted = tuple(share for share in shares if share.source == camera.side)
         if wanted and not relayed:
             askings.append(
@@ -198,6 +235,13 @@ def _ask(panorama: Panorama, shares: Sequence[Share], *, relayed: bool) -> tuple
         run=partial(ask_for, shares=tuple(shares)),
     )  # fmt: skip
     return (*reports, choose, *askings)
+
+
+def _report(camera: Camera) -> Stage:
+    return Stage(
+        name=f"report_{camera.number}", side=camera.side, inputs=(f"observe_{camera.number}",),
+        makes="needs", run=report,
+    )  # fmt: skip
 
 
 def _share(panorama: Panorama, share: Share, *, by_need: bool, relayed: bool) -> Stage:
@@ -265,6 +309,21 @@ def report(job: Job, observation: Feature) -> Feature:
     """What an observation shows, and how old it is, without what it shows there."""
     del job
     return replace(observation, kind="needs", values=None)
+
+
+def weigh(
+    job: Job, observation: Feature, needs: Feature, *, panorama: Panorama, camera: Camera
+) -> Feature:
+    """An observation times how sure it is, as its report tells it, on the columns that are watched.
+
+    Zero where it does not see, which is not sent. [latent_channels, height, watched]
+    """
+    del job
+    told = replace(observation, confidence=needs.confidence)
+    placed = place(told, camera.view, panorama.columns, who=f"the camera of {camera.side}")
+    sent = cut(placed, panorama.columns, panorama.watched)
+    assert sent.confidence is not None
+    return Feature(kind="superposed", values=sent.values * sent.confidence)
 
 
 def ask_for(job: Job, *reports: Feature | None, shares: tuple[Share, ...]) -> Feature:
@@ -354,3 +413,47 @@ def fuse_panorama(
         values=np.concatenate([f.values for f in fused], -1),
         confidence=np.concatenate([f.confidence for f in fused if f.confidence is not None], -1),
     )
+
+
+def fuse_sum(job: Job, memory: Feature, *features: Feature | None, panorama: Panorama) -> Feature:
+    """What has added up on the air, over the sum of weights, and the ES's memory to one seed.
+
+    Where a UE may have sent whose report did not come nobody knows the weights, so nothing is
+    believed there but the memory.
+
+    Args:
+        job: Whose models fuse.
+        memory: Of the whole panorama.
+        features: First the reports of all cameras, then the symbols of all.
+        panorama: Who sees what of it.
+    """
+    watched, cameras = panorama.watched, panorama.cameras
+    reports, parts = features[: len(cameras)], features[len(cameras) :]
+    rows = memory.values.shape[1]
+    total = np.zeros((*memory.values.shape[:2], len(watched)), np.float32)
+    weight, known = np.zeros((rows, len(watched)), np.float32), np.ones(len(watched), bool)
+    noise_power = age_s = 0.0
+    for camera, told, part in zip(cameras, reports, parts, strict=True):
+        here = np.isin(watched, camera.view)
+        if part is not None:
+            # All of them, whoever sent them: the air has no way to leave one out.
+            total += part.values
+            noise_power += part.noise_power
+        if told is None or part is None:
+            known &= ~here
+            continue
+        weight[:, here] += 1 if told.confidence is None else told.confidence
+        age_s = max(age_s, told.age_s)
+    seen = known & (weight > 0)
+    over = np.where(seen, weight, 1)
+    summed = Feature(
+        kind="observation",
+        values=total / over * seen,
+        confidence=np.minimum(seen * weight, 1).astype(np.float32),
+        age_s=age_s,
+        noise_power=noise_power * float(np.mean(over[seen] ** -2.0)) if seen.any() else 0.0,
+    )
+    sources = (
+        _source(panorama, Side.ES), Source(stage="fuse", side=Side.ES, columns=watched)
+    )  # fmt: skip
+    return fuse_panorama(job, memory, summed, sources=sources, panorama=panorama)

@@ -134,6 +134,11 @@ class Panorama:
         """All of them."""
         return range(self.width)
 
+    @cached_property
+    def watched(self) -> tuple[int, ...]:
+        """The columns that some camera sees."""
+        return tuple(sorted({column for camera in self.cameras for column in camera.view}))
+
     def window(self, camera: Camera) -> range:
         """The extended view of a camera: always as wide, so at an end it goes further inwards."""
         wide = camera.width + 2 * self.margin

@@ -6,6 +6,9 @@ with slots far shorter than packets. (A proportionally fair one gives the same p
 channels do not change while packets wait for each other.) What waits for an answer or for its own processing holds no band. Computing and sending
 overlap wherever the graph allows.
 
+Packets of a round are on the air at the same time in the same channel uses: it begins when the last of
+them is coded, and takes the band once.
+
 Of kinds whose codec remembers, what a side sends to another goes in order: a feature is encoded when
 it is known what became of the one before it. It comes later then, so it is decoded later too, and the
 sender encodes one while the receiver decodes the one before.
@@ -132,6 +135,18 @@ Process = Generator["simpy.Event", Any, None]
 
 
 @dataclass
+class _Round:
+    """Packets that are on the air together."""
+
+    begins: simpy.Event
+    """When the last of them is coded."""
+    to_come: int = 0
+    """Packets that are not coded yet."""
+    over: simpy.Event | None = None
+    """When they have left the air, once they are on it."""
+
+
+@dataclass
 class _Clock:
     """One run of the event queue."""
 
@@ -149,6 +164,13 @@ class _Clock:
         self.timed: dict[object, list[Line]] = {}
         self.ready: dict[object, simpy.Event] = {}
         self.sent = {edge.key: self.environment.event() for edge in self.mechanism.edges}
+        self.rounds: dict[str, _Round] = {}
+        """By the stage that takes it."""
+        for edge in self.mechanism.edges:
+            for line in self.lines.get(edge.key, ()):
+                if isinstance(line, Crossing) and line.among > 1:
+                    begins = self.environment.event()
+                    self.rounds.setdefault(edge.target.name, _Round(begins)).to_come += 1
         for step in self.mechanism.steps:
             key = step.name if isinstance(step, Stage) else step.key
             follow: Callable[[Any], Process] = (
@@ -175,7 +197,7 @@ class _Clock:
             yield self.sent[before.key]
         for line in self.lines.get(edge.key, ()):
             if isinstance(line, Crossing):
-                yield from self._cross(edge.key, line)
+                yield from self._cross(edge, line)
                 sent.succeed()
                 continue
             yield from self._compute(edge.key, line)
@@ -189,13 +211,23 @@ class _Clock:
             self._note(key, replace(line, start_s=self.environment.now))
             yield self.environment.timeout(line.seconds)
 
-    def _cross(self, key: object, line: Crossing) -> Process:
+    def _cross(self, edge: Edge, line: Crossing) -> Process:
         band = self.bands.setdefault(direction(line), _Band(self.environment))
+        together = self.rounds[edge.target.name] if line.among > 1 else None
+        if together is not None:
+            together.to_come -= 1
+            if not together.to_come:
+                together.begins.succeed()
+            yield together.begins
         started = self.environment.now
-        on_air_s = min(line.airtime_s, line.latency_s)
+        on_air_s = min(line.band_s, line.latency_s)
         yield self.environment.timeout(line.latency_s - on_air_s)
-        yield band.send(on_air_s)
-        self._note(key, replace(line, start_s=started, end_s=self.environment.now))
+        if together is None:
+            yield band.send(on_air_s)
+        else:
+            together.over = together.over or band.send(on_air_s)
+            yield together.over
+        self._note(edge.key, replace(line, start_s=started, end_s=self.environment.now))
 
     def _note(self, key: object, line: Line) -> None:
         self.timed.setdefault(key, []).append(line)

@@ -31,10 +31,13 @@ from megdt.codecs.seed import AnalogSeedCodec, QuantisedSeedCodec, count_symbols
 from megdt.codecs.shares import SharesCodec
 from megdt.codecs.sketch import SketchCodec
 from megdt.codecs.state import StateCodec
+from megdt.codecs.superposed import SuperposedCodec
 from megdt.codecs.video import VideoSeedCodec
 from megdt.errors import ScenarioError
+from megdt.link import Link
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
+from megdt.link.superposed import SuperposedLink
 from megdt.mechanisms.execute import air_rng
 from megdt.mechanisms.multi_user import coordinated, decentralized, individual
 from megdt.mechanisms.panorama import EDGE_COLUMNS, Camera, Panorama
@@ -112,7 +115,7 @@ MECHANISMS: dict[str, MechanismFactory] = {
     "decentralized": lambda scenario: decentralized(
         scenario.panorama, scenario.shares, relayed=scenario.plan.relayed
     ),
-    "coordinated": lambda scenario: coordinated(scenario.panorama),
+    "coordinated": lambda scenario: coordinated(scenario.panorama, fusion=scenario.plan.fusion),
 }
 
 MANY_USERS = ("individual", "decentralized", "coordinated")
@@ -270,6 +273,7 @@ CODECS: dict[Kind, dict[str, CodecFactory]] = {
     "observation": {
         name: _observation_codec(name) for name in ("progressive", "int8", "float16", "float32")
     },
+    "superposed": {"analog": lambda scenario: SuperposedCodec(shape=scenario.watched_shape)},
     "needs": {"map": lambda scenario: NeedsCodec(shape=scenario.view_shape[1:])},
     "shares": {"runs": lambda scenario: SharesCodec()},
     "state": {"hash": lambda scenario: StateCodec()},
@@ -308,6 +312,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "text": "text",
         "seed": "int8",
         "observation": "int8",
+        "superposed": "analog",
         "needs": "map",
         "shares": "runs",
         "state": "hash",
@@ -321,6 +326,7 @@ DEFAULT_CODECS: dict[Mode, dict[Kind, str]] = {
         "text": "text",
         "seed": "analog",
         "observation": "int8",
+        "superposed": "analog",
         "needs": "map",
         "shares": "runs",
         "state": "hash",
@@ -437,6 +443,11 @@ class Scenario:
         return channels, height, wide
 
     @property
+    def watched_shape(self) -> tuple[int, int, int]:
+        """Of what adds up on the air. [latent_channels, height, watched]"""
+        return *self.view_shape[:2], len(self.panorama.watched)
+
+    @property
     def seed_bits(self) -> int | None:
         """Budget of a seed that crosses: as many bits a column as the plan gives a view."""
         bits, shape = self.plan.seed_bits, self.seed_shape
@@ -457,7 +468,7 @@ class Scenario:
             self.request,
             models=self.with_writer(models),
             codecs=codecs,
-            links=dict.fromkeys(codecs, self.link),
+            links={kind: self.link_of(kind) for kind in codecs},
             devices=self.devices.profiles(self.mechanism.sides),
             done=done,
             progress=progress,
@@ -471,6 +482,22 @@ class Scenario:
     def codec(self, kind: Kind) -> Codec:
         """What carries this kind of feature over the air."""
         return CODECS[kind][self.plan.codecs[kind]](self)
+
+    def link_of(self, kind: Kind) -> Link:
+        """What this kind of feature crosses by.
+
+        Raises:
+            ScenarioError: If it is to add up on the air in paper mode.
+            LinkError: If it is, and the channel lets nothing add up.
+        """
+        if kind != "superposed":
+            return self.link
+        if not isinstance(self.link, RadioLink):
+            raise ScenarioError(
+                "plan.fusion is 'air' in paper mode, which has one sender at a time; take fair mode, "
+                "or plan.fusion gate"
+            )
+        return SuperposedLink(link=self.link, among=len(self.panorama.cameras))
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The scenario as nested tables, which `parse_scenario` turns back into it."""

@@ -26,6 +26,7 @@ from megdt.mechanisms.single_user import (
 )
 from megdt.mechanisms.video import Video
 from megdt.records import (
+    Fusion,
     Kind,
     Mode,
     Plan,
@@ -178,6 +179,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     _reject_choice(
         plan.get("mechanism", Plan.mechanism), tuple(MECHANISMS), f"{source} [plan] mechanism"
     )
+    _reject_choice(plan.get("fusion", Plan.fusion), get_args(Fusion), f"{source} [plan] fusion")
     chosen = _table(tables, "codecs", source)
     _reject_unknown(chosen, tuple(CODECS), f"{source} [codecs]", "key")
     codecs: dict[Kind, str] = {**DEFAULT_CODECS[mode], **chosen}  # type: ignore[dict-item]
@@ -196,7 +198,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     devices.profiles((Side.ES, Side.UE))  # an unknown one is said before anything runs
     world = World(**_check_table(tables, "world", World, source))
     writer = Writer(**_check_table(tables, "writer", Writer, source))
-    return Scenario(
+    scenario = Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
         link=link_type(**link),
@@ -205,6 +207,9 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
         world=world,
         writer=writer,
     )
+    if scenario.plan.mechanism == "coordinated" and scenario.plan.fusion == "air":
+        scenario.link_of("superposed")  # what is impossible is said before anything runs
+    return scenario
 
 
 def _table(tables: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
