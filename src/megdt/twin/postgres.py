@@ -176,8 +176,11 @@ class PostgresStorage:
 
     def _rows(self, query: sa.Select[Any]) -> Iterator[Row]:
         """Rows as they were written; any other is refused."""
-        with self._reading() as connection:
-            for *fields, digest in connection.execute(query, execution_options=_FETCH):
+        with (
+            self._reading() as connection,
+            connection.execute(query, execution_options=_FETCH) as found,
+        ):
+            for *fields, digest in found:
                 row = Row(*fields)
                 if row_digest(row) != digest:
                     raise self._damaged(f"{row.id} at revision {row.revision} has a wrong checksum")

@@ -130,23 +130,21 @@ def _write(found: _Found, new: Path) -> list[int]:
     storage = SqliteStorage(new)
     doubtful: list[int] = []
     keys: set[str | None] = set()
-    clock_s, before, revision, top = 0.0, b"", 0, max(found.rows)
+    clock_s, before, last = 0.0, b"", max(found.rows)
+    while last + 1 in found.batches:  # a revision that was given once is never given again
+        last += 1
     with contextlib.closing(storage), storage.transaction():
-        while True:
-            revision += 1
+        for revision in range(1, last + 1):
             rows = sorted(found.rows.get(revision, []), key=lambda row: row.id)
             batch, chain = found.batches.get(revision, (Batch(revision, clock_s), b""))
-            whole = chain == chain_digest(before, batch, map(row_digest, rows))
-            before = chain
-            if not whole:
-                if revision > top:
-                    return doubtful
+            if chain != chain_digest(before, batch, map(row_digest, rows)):
                 doubtful.append(revision)
                 key = batch.key if isinstance(batch.key, str) and batch.key not in keys else None
                 batch = Batch(revision, max(clock_s, batch.clock_s), key, batch.request)
-            clock_s = batch.clock_s
+            before, clock_s = chain, batch.clock_s
             keys.add(batch.key)
             storage.append(batch, rows)
+    return doubtful
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
