@@ -89,6 +89,11 @@ def test_codecs_link_and_mechanisms_need_no_torch() -> None:
     assert loaded_after("import megdt.scenario", ("torch", "skia", "torchmetrics")) == []
 
 
+def test_the_twins_store_needs_no_torch_and_no_server() -> None:
+    names = ("torch", "numpy", "sqlalchemy", "psycopg")
+    assert loaded_after("import megdt.twin.store, megdt.twin.repair", names) == []
+
+
 def test_generating_needs_no_drawing_library() -> None:
     assert loaded_after("import megdt.models.bundle, megdt.report", ("skia", "torchmetrics")) == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import psycopg
 import pytest
 
 from megdt.errors import ConflictError, DamagedError, StoreError
@@ -14,6 +13,8 @@ from tests.twin.conftest import Server
 
 
 def change(url: str, statement: str) -> None:
+    import psycopg  # of an extra
+
     with psycopg.connect(url) as connection:
         connection.execute(statement)
 
@@ -94,6 +95,8 @@ def test_what_was_changed_is_refused(url: str) -> None:
 
 
 def test_a_server_out_of_reach_is_named_in_one_line() -> None:
+    pytest.importorskip("psycopg")
+    pytest.importorskip("sqlalchemy")
     with pytest.raises(
         StoreError, match=r"//megdt:\*\*\*@127\.0\.0\.1:1/twin cannot be opened"
     ) as e:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,27 @@ def test_two_openers_share_a_file(path: Path) -> None:
         assert [e.id for e in told.read(timeout_s=5)] == ["ue/3"]
         assert other.apply([Update(id="ue/3", reported={"n": 1}, expected=revision)]) == 32
         assert one.get("ue/3").reported == {"n": 1}
+
+
+def test_a_file_that_is_written_meanwhile_is_not_taken_for_damaged(path: Path) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        with open_store(path) as mine:
+            while not done.is_set():
+                mine.apply([Update(id=f"ue/{n}", kind="ue") for n in range(20)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(10):
+            with open_store(path) as store:
+                store.verify()
+                with store.fork() as fork:
+                    assert {e.revision for e in fork.entities()} <= set(range(fork.revision + 1))
+    finally:
+        done.set()
+        writer.join()
 
 
 def test_a_closed_store_says_so(path: Path) -> None:

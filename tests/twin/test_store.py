@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megdt.errors import ConflictError, MeasurementError, StoreError, TwinError, UnknownEntityError
+from megdt.errors import (
+    ConflictError,
+    MeasurementError,
+    MissingExtraError,
+    StoreError,
+    TwinError,
+    UnknownEntityError,
+)
 from megdt.twin.entities import Update
 from megdt.twin.store import Store, open_store
 
@@ -119,6 +127,7 @@ def test_a_batch_sent_again_under_its_key_is_applied_once(store: Store) -> None:
         (Update(id="ue/9", kind="ue", remove=True), UnknownEntityError, "'ue/9' is not known"),
         (Update(id="ue/1", kind="cell"), TwinError, "is a ue, the update says cell"),
         (Update(id="ue/1", kind="car"), TwinError, "known are ue, es, cell"),  # type: ignore[arg-type]
+        (Update(id="ue/1", remove=True, desired={}), TwinError, "take one of both"),
         (Update(id="ue 1", kind="ue"), TwinError, "id is 'ue 1'"),
         (ue(snr_db=101), MeasurementError, r"ue/1: snr_db is 101, it goes from -100.0 to 100.0"),
         (ue(link={"bler": [0.1, 1.5]}), MeasurementError, "bler is 1.5"),
@@ -302,3 +311,10 @@ def test_a_store_is_found_again_as_it_was(where: str) -> None:
 def test_an_unknown_address_is_refused() -> None:
     with pytest.raises(StoreError, match="store is at mysql://, known are postgresql://"):
         open_store("mysql://user:secret@host/twin")
+
+
+def test_without_its_extra_postgresql_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "megdt.twin.postgres", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtraError, match=r"needs psycopg; pip install 'megdt\[postgres\]'"):
+        open_store("postgresql://megdt@127.0.0.1/twin")

@@ -90,14 +90,17 @@ def check(update: Update, ranges: Mapping[str, tuple[float, float]]) -> None:
         raise TwinError(f"id is {update.id!r}; take up to 200 letters, digits and ._:/@-")
     if update.kind is not None and update.kind not in _KINDS:
         raise TwinError(f"kind of {update.id} is {update.kind!r}; known are {', '.join(_KINDS)}")
+    if update.remove and (update.reported is not None or update.desired is not None):
+        raise TwinError(f"update of {update.id} removes it and gives it a state; take one of both")
     try:
         for name in ("reported", "desired"):
             if (state := getattr(update, name)) is not None:
                 if type(state) is not dict:
-                    raise MeasurementError(f"{name} is {state!r}; take a dict")
+                    raise MeasurementError(f"{name} is a {type(state).__name__}; take a dict")
                 _check_state(state, name, _FINITE, ranges)
     except MeasurementError as error:
-        raise MeasurementError(f"{update.id}: {error}") from None
+        said = " ".join(str(error).split())  # a key may hold line breaks
+        raise MeasurementError(f"{update.id}: {said}") from None
     except RecursionError:
         raise MeasurementError(f"{update.id}: state is nested too deep; make it flat") from None
 
@@ -105,19 +108,24 @@ def check(update: Update, ranges: Mapping[str, tuple[float, float]]) -> None:
 def _check_state(
     value: Any, name: str, bounds: tuple[float, float], ranges: Mapping[str, tuple[float, float]]
 ) -> None:
-    # Exact types, as what is packed has to come back the same.
+    # Exact types, as what is packed has to come back the same. Most values are floats within
+    # bounds: those pass without a call each, which saves a third of an update in memory.
     made = type(value)
-    if made is float or made is int:
-        if not bounds[0] <= value <= bounds[1]:  # also catches nan
-            raise MeasurementError(f"{name} is {value}, it goes from {bounds[0]} to {bounds[1]}")
-    elif made is dict:
+    if made is dict:
         for key, inner in value.items():
             if type(key) is not str:
                 raise MeasurementError(f"{name} has the key {key!r}; keys are text")
-            _check_state(inner, key, ranges.get(key, _FINITE), ranges)
+            low, high = within = ranges.get(key, _FINITE)
+            if type(inner) is not float or not low <= inner <= high:
+                _check_state(inner, key, within, ranges)
     elif made is list:
+        low, high = bounds
         for inner in value:
-            _check_state(inner, name, bounds, ranges)
+            if type(inner) is not float or not low <= inner <= high:
+                _check_state(inner, name, bounds, ranges)
+    elif made is float or made is int:
+        if not bounds[0] <= value <= bounds[1]:  # also catches nan
+            raise MeasurementError(f"{name} is {value}, it goes from {bounds[0]} to {bounds[1]}")
     elif value is not None and (made not in (str, bool, bytes) or bounds is not _FINITE):
         expected = "a number" if bounds is not _FINITE else "JSON's values and bytes"
         raise MeasurementError(f"{name} is a {made.__name__}; take {expected}")

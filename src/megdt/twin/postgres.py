@@ -79,7 +79,7 @@ class PostgresStorage:
         self._name = parsed.render_as_string(hide_password=True).replace("+psycopg", "")
         # Pre-ping, so that a server that was started again is found again.
         self._engine = sa.create_engine(parsed, pool_pre_ping=True)
-        self._writing: sa.Connection | None = None
+        self._inside: sa.Connection | None = None
         try:
             self._prepare()
         except BaseException:
@@ -99,7 +99,8 @@ class PostgresStorage:
                     f"{self._name} is of version {version}, this megdt reads up to {SCHEMA_VERSION}; "
                     "install a newer megdt or name another database"
                 )
-        self._check_newest()
+        with self._moment() as connection:
+            self._check_newest(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -108,17 +109,28 @@ class PostgresStorage:
             # A server may be set to answer before its disk has.
             connection.execute(sa.text("SET LOCAL synchronous_commit = on"))
             connection.execute(sa.text("LOCK TABLE megdt_batches IN SHARE ROW EXCLUSIVE MODE"))
-            self._writing = connection
+            self._inside = connection
             try:
                 yield
             finally:
-                self._writing = None
+                self._inside = None
+
+    @contextmanager
+    def _moment(self) -> Iterator[sa.Connection]:
+        """All that is read inside is of one moment, whoever writes meanwhile."""
+        with self._reading() as connection:
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            self._inside = connection
+            try:
+                yield connection
+            finally:
+                self._inside = None
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         """The connection of the transaction that runs, or another."""
-        if self._writing is not None:
-            yield self._writing
+        if self._inside is not None:
+            yield self._inside
         else:
             with self._in_words("read"), self._engine.connect() as connection:
                 yield connection
@@ -206,11 +218,10 @@ class PostgresStorage:
                 )
                 connection.execute(put, [{"id": r.id, "revision": r.revision} for r in rows])
 
-    def _check_newest(self) -> None:
-        with self._reading() as connection:
-            pointers = sa.select(_N.id, _N.revision)
-            strayed = (_ENDS.except_(pointers), pointers.except_(_ENDS))
-            found = sum(len(connection.execute(query).all()) for query in strayed)
+    def _check_newest(self, connection: sa.Connection) -> None:
+        pointers = sa.select(_N.id, _N.revision)
+        strayed = (_ENDS.except_(pointers), pointers.except_(_ENDS))
+        found = sum(len(connection.execute(query).all()) for query in strayed)
         if found:
             raise self._damaged(f"{found} entities do not stand at the end of their history")
         for _ in self.rows():
@@ -222,11 +233,9 @@ class PostgresStorage:
         Raises:
             DamagedError: If something was changed or has gone.
         """
-        self._check_newest()
         before, revision = b"", 0
-        with self._reading() as connection:
-            # One moment for all of it, whoever writes meanwhile.
-            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        with self._moment() as connection:
+            self._check_newest(connection)
             batches = connection.execute(sa.select(*_BATCH, _B.chain).order_by(_B.revision)).all()
             for *fields, chain in batches:
                 batch, revision = Batch(*fields), revision + 1
@@ -235,11 +244,11 @@ class PostgresStorage:
                 if batch.revision != revision or chain != chain_digest(before, batch, digests):
                     raise self._damaged(f"revision {revision} is not as it was written")
                 before = chain
-            query = sa.select(sa.func.count()).where(_E.revision > revision)
-            if beyond := connection.execute(query).scalar_one():
-                raise self._damaged(f"{beyond} events come after the last revision, {revision}")
-        for _ in self.events(None, 0, revision):
-            pass
+            beyond = sa.select(sa.func.count()).where(_E.revision > revision)
+            if found := connection.execute(beyond).scalar_one():
+                raise self._damaged(f"{found} events come after the last revision, {revision}")
+            for _ in self.events(None, 0, revision):
+                pass
 
     def close(self) -> None:
         """Let go of the connections."""

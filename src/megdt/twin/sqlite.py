@@ -94,7 +94,8 @@ class SqliteStorage:
         try:
             with self._in_words("opened"):
                 self._prepare()
-                self._check_newest()
+                with self._moment():
+                    self._check_newest()
         except BaseException:
             self._database.close()
             raise
@@ -124,6 +125,16 @@ class SqliteStorage:
                 with contextlib.suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _moment(self) -> Iterator[None]:
+        """All that is read inside is of one moment, whoever writes meanwhile."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
 
     def last(self) -> Batch:
         """The newest batch, or the first revision's forerunner."""
@@ -221,7 +232,7 @@ class SqliteStorage:
         Raises:
             DamagedError: If something was changed or has gone.
         """
-        with self._in_words("read"):
+        with self._in_words("read"), self._moment():
             found = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise self._damaged(" ".join(found.split()))

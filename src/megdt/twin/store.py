@@ -177,9 +177,14 @@ class Store:
             TwinError: If the revision is not in the history.
         """
         with self._lock:
-            at = self._storage.last().revision if at is None else at
-            self._check_revision(at)
-            storage = MemoryStorage(self._storage.batch(at), self._storage.rows(at))
+            if at is None:
+                start, rows = self._storage.last(), list(self._storage.rows())
+                if self._storage.last() != start:  # another process wrote meanwhile
+                    rows = list(self._storage.rows(start.revision))
+            else:
+                self._check_revision(at)
+                start, rows = self._storage.batch(at), list(self._storage.rows(at))
+            storage = MemoryStorage(start, rows)
         return Store(storage, self._ranges)
 
     def verify(self) -> None:
