@@ -183,6 +183,7 @@ def kill(runs: int, rng_seed: int) -> dict[str, Any]:
                 newest = {id: n for n in sorted(times) for id in ids_of(n)}
                 read = {entity.id: entity.reported["n"] for entity in store.entities()}
                 found["misread"] += read != newest
+                last = max(times, default=0)  # what was there once has to stay
     return {
         "runs": runs,
         "rng_seed": rng_seed,

@@ -280,7 +280,8 @@ class SqliteStorage:
             # Text that is none comes as an error of the driver's own, without a name.
             if name in _DAMAGE or (isinstance(error, sqlite3.OperationalError) and not name):
                 raise self._damaged(str(error)) from error
+            said = str(error).rstrip(".")
             raise StoreError(
-                f"{self._path} cannot be {done}: {error}; nothing was acknowledged that is not in it, "
-                "so make room or see that it can be reached, and try again under the same key"
+                f"{self._path} cannot be {done}: {said}; see that it can be reached and that there is "
+                "room, and try again under the same key"
             ) from error

@@ -56,7 +56,7 @@ class Storage(Protocol):
         """Nobody else writes meanwhile; all that is added inside is durable once this is left.
 
         Raises:
-            StoreError: If it is not; then nothing of it stays.
+            StoreError: If that cannot be said of it.
         """
 
     def last(self) -> Batch:

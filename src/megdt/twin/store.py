@@ -70,7 +70,8 @@ class Store:
             ConflictError: If an entity is not at the revision that its update expects.
             UnknownEntityError: If there is no such entity, and its update names no kind.
             MeasurementError: If a state is out of range, or its time is later than the clock.
-            StoreError: If it cannot be written; nothing of it was, then.
+            StoreError: If it cannot be written. Where a server went away or a disk failed at the
+                last step it may be there all the same; sent again under its key it is not doubled.
             TwinError: If the batch itself makes no sense.
         """
         listed = tuple(updates)
