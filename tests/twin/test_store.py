@@ -294,9 +294,8 @@ def test_any_states_come_back_as_the_rfc_merges_them(
     store.verify()
 
 
+@pytest.mark.parametrize("where", ["sqlite", "postgres"], indirect=True)
 def test_a_store_is_found_again_as_it_was(where: str) -> None:
-    if where == ":memory:":
-        pytest.skip("memory goes with its process")
     with open_store(where) as store:
         store.apply([ue(1, snr_db=-0.0), Update(id="Ue/2", kind="ue")], now_s=-0.0, key="a")
         store.apply([Update(id="ue/1", desired={"codec": "int8"})], now_s=2.5)
