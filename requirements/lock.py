@@ -21,30 +21,36 @@ def normal(name: str) -> str:
 
 
 def closure(roots: list[str]) -> set[str]:
-    """The roots and what they need, as far as it is installed."""
+    """The roots, with the extras that they name, and what they need, as far as it is installed."""
     found: set[str] = set()
-    waiting = [normal(root) for root in roots]
+    waiting = [Requirement(root) for root in roots]
+    seen: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        if name in found or name in LEFT_OUT:
+        asked = waiting.pop()
+        name = normal(asked.name)
+        if str(asked) in seen or name in LEFT_OUT:
             continue
+        seen.add(str(asked))
         try:
             needs = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             continue
         found.add(name)
-        parsed = [Requirement(text) for text in needs]
-        waiting += [
-            normal(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})
-        ]
+        for need in map(Requirement, needs):
+            extras = ("", *asked.extras)
+            if need.marker is None or any(need.marker.evaluate({"extra": e}) for e in extras):
+                waiting.append(need)
     return found
 
 
 def main() -> None:
     folder = Path(__file__).parent
     declared = [Requirement(text) for text in metadata.requires("megdt") or []]
-    direct = [r.name for r in declared if r.marker is None]
-    extra = [r.name for r in declared if r.marker is not None]
+    direct, extra = [], []
+    for requirement in declared:
+        listed = direct if requirement.marker is None else extra
+        requirement.marker = None
+        listed.append(str(requirement))
     # The build needs a newer setuptools than a fresh virtual environment has.
     run = closure(direct) - closure(["torch"]) | {"setuptools"}
     dev = closure([*extra, "stlpips-pytorch", "packaging"]) - run - closure(["torch"])

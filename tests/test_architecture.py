@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "megdt"
 # Each may import what stands before it, and itself.
 ORDER = (
-    "__init__", "errors", "records", "worlds", "models", "codecs", "link", "mechanisms",
+    "__init__", "errors", "records", "worlds", "models", "codecs", "link", "mechanisms", "twin",
     "scenario", "sensing", "pictures", "profiling", "trial", "tasks", "diagram", "report", "showing", "study", "doctor", "cli",
 )  # fmt: skip
 
@@ -87,6 +87,11 @@ def test_the_command_line_starts_without_heavy_modules() -> None:
 
 def test_codecs_link_and_mechanisms_need_no_torch() -> None:
     assert loaded_after("import megdt.scenario", ("torch", "skia", "torchmetrics")) == []
+
+
+def test_the_twins_store_needs_no_torch_and_no_server() -> None:
+    names = ("torch", "numpy", "sqlalchemy", "psycopg")
+    assert loaded_after("import megdt.twin.store, megdt.twin.repair", names) == []
 
 
 def test_generating_needs_no_drawing_library() -> None:
