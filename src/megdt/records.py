@@ -88,9 +88,10 @@ Style = Literal["edges", "layout", "thumbnail"]
 """What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
 `thumbnail`: a small, soft picture."""
 
-Outcome = Literal["delivered", "late", "lost"]
+Outcome = Literal["delivered", "late", "lost", "withheld"]
 """What became of a packet. `late`: its deadline passed first, and the rest was not sent. `lost`: a
-block was not decoded in all its transmissions. Only a delivered packet reaches the codec."""
+block was not decoded in all its transmissions. Only a delivered packet reaches the codec.
+`withheld`: there was nothing to send, as nobody had asked for it."""
 
 
 MIN_SIZE_PX, MAX_SIZE_PX, MAX_STEPS = 256, 1024, 500
@@ -176,6 +177,8 @@ class Feature:
     everywhere. [height, width]"""
     age_s: float = 0.0
     """Of what was sensed: how long ago."""
+    columns: tuple[int, ...] | None = None
+    """Of a panorama, that an observation shows; None for all that its source sees."""
     redrawn_from: float = 0.0
     """Noise level, 0 to 1, from which the receiver has drawn the values anew: the nearer to 1, the
     more of them is likely and not sent."""

@@ -133,7 +133,7 @@ def _verdict(trial: Trial) -> str:
 
 def _quality(trial: Trial) -> str:
     if trial.psnr_db is None:
-        return {"late": "too late, no picture", "lost": "lost, no picture"}[trial.outcome]
+        return {"late": "too late, no picture"}.get(trial.outcome, "lost, no picture")
     return f"PSNR {trial.psnr_db:.1f} dB" if np.isfinite(trial.psnr_db) else "no error"
 
 

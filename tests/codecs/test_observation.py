@@ -114,7 +114,7 @@ def wide_codec(columns: int = 80) -> WideObservationCodec:
 def test_observations_of_any_number_of_columns_come_back(width: int) -> None:
     values = np.random.default_rng(width).standard_normal((4, 32, width)).astype(np.float32)
     packet = wide_codec().encode(Feature(kind="observation", values=values, age_s=60.0))
-    assert packet.bits == 16 + 16 + 8 * 4 * 32 * width
+    assert packet.bits == 24 + 16 + 8 * 4 * 32 * width
     found = wide_codec().decode(Delivery(payload=packet.payload))
     assert found.values.shape == values.shape
     assert np.abs(found.values - values).mean() < 0.01
@@ -123,13 +123,22 @@ def test_observations_of_any_number_of_columns_come_back(width: int) -> None:
 def test_more_columns_than_there_may_be_are_refused_before_anything_is_made_for_them() -> None:
     values = np.zeros((4, 32, 80), np.float32)
     packet = wide_codec().encode(Feature(kind="observation", values=values))
-    for codec, payload in (
-        (wide_codec(79), packet.payload),
-        (wide_codec(), b"\xff\xff" + packet.payload),
-        (wide_codec(), b""),
+    for codec, payload, words in (
+        (wide_codec(79), packet.payload, "80 columns arrived; expected 1 to 79"),
+        (wide_codec(), b"\0\xff\xff" + packet.payload, "65535 columns arrived; expected 1 to"),
+        (wide_codec(), b"", "columns of 0 bytes arrived, expected 1"),
+        (wide_codec(), b"\2\0\0\5\3\0\1", "a run of 1 columns from 3 on arrived after column 4"),
     ):
-        with pytest.raises(CodecError, match=r"columns arrived; expected 1 to"):
+        with pytest.raises(CodecError, match=words):
             codec.decode(Delivery(payload=payload))
+
+
+def test_an_observation_of_some_columns_says_which() -> None:
+    values = np.random.default_rng(3).standard_normal((4, 32, 9)).astype(np.float32)
+    columns = (4, 5, 6, 7, 20, 21, 22, 70, 71)
+    packet = wide_codec().encode(Feature(kind="observation", values=values, columns=columns))
+    assert packet.bits == 8 * (1 + 3 * 3) + 16 + 8 * 4 * 32 * 9
+    assert wide_codec().decode(Delivery(payload=packet.payload)).columns == columns
 
 
 def test_needs_are_an_observation_without_its_seed() -> None:

@@ -40,5 +40,7 @@ def test_what_is_no_share_is_refused(payload: bytes) -> None:
 
 def test_more_runs_than_a_byte_counts_are_refused() -> None:
     share = Share(source=Side.ES, target=Side.ue(2), columns=tuple(range(0, 600, 2)))
-    with pytest.raises(CodecError, match="300 runs of columns up to 598 is to be asked for"):
+    with pytest.raises(
+        CodecError, match="there are 300 runs of columns up to 598; expected at most 255"
+    ):
         CODEC.encode(Feature(kind="shares", values=(share,)))

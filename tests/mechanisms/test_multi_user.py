@@ -291,9 +291,10 @@ def test_shares_go_from_ue_to_ue() -> None:
         ("share_1_2", "UE2"), ("share_3_2", "UE2"),
     ]  # fmt: skip
     bits = {c.source: c.bits for c in result.ledger.crossings}
-    # Four bytes a number, two for the width, one each for age and map, and eight for a map.
-    assert bits["share_1_2"] == 8 * (4 + 4 * 4 * 32 * 16)
-    assert bits["observe_2"] == 8 * (4 + 8 + 4 * 4 * 32 * 32)
+    # Four bytes a number, four for a run of columns or three for a width, one each for age and map,
+    # and eight for a map.
+    assert bits["share_1_2"] == 8 * (6 + 4 * 4 * 32 * 16)
+    assert bits["observe_2"] == 8 * (5 + 8 + 4 * 4 * 32 * 32)
     assert (bits["report_2"], bits["ask_1"]) == (8 * 10, 8 * 8)
 
 
@@ -303,6 +304,29 @@ def test_nothing_is_shared_before_all_have_reported_and_it_is_asked_for() -> Non
     reported = max(times[f"report_{n}"].end_s for n in (1, 2, 3))
     assert times["ask_1"].start_s >= reported
     assert times["share_1_2"].start_s >= times["ask_1"].end_s
+
+
+def test_what_nobody_has_reported_is_not_asked_for() -> None:
+    """The choice is made of what has come: without a UE's report it neither sends nor is sent."""
+    result = run(decentralized(THREE, SHARES), lost={"report_1"}, **any_width())
+    assert {s for s, _ in crossed(result) if s.startswith("share")} == {"share_3_2"}
+    assert ("ask_1", "UE1") not in crossed(result)
+    result = run(decentralized(THREE, SHARES), lost={"report_2"}, **any_width())
+    assert not {s for s, _ in crossed(result) if s.startswith(("share", "ask"))}
+    assert result.features.keys() >= {"decode_1", "decode_2", "decode_3"}
+
+
+def test_where_a_share_belongs_comes_with_it() -> None:
+    def choose(told: Mapping[Side, Feature]) -> tuple[Share, ...]:
+        assert set(told) == {UE1, UE2, UE3}
+        return (replace(SHARES[0], columns=tuple(range(20, 28))),)
+
+    result = run(decentralized(THREE, SHARES, choose=choose), **any_width())
+    came = result.arrived["share_1_2", UE2]
+    assert came.columns == tuple(range(20, 28))
+    # What was not asked for is not there: of UE1's columns before, and of UE3.
+    values = result.features["gate_2"].values
+    assert near(values, *8 * [0.0], *8 * [1.0], *24 * [2.0], *16 * [0.0])
 
 
 def test_relayed_shares_come_from_the_es_and_show_the_same() -> None:

@@ -151,6 +151,22 @@ def test_a_round_begins_when_the_last_is_coded_and_takes_the_band_once() -> None
     assert ledger.airtime_s == pytest.approx(0.1 + 1.15)
 
 
+def test_waiting_for_a_band_that_others_use_draws_idle_power_too() -> None:
+    mechanism = Mechanism(
+        name="m",
+        stages=(stage("a", UE1), stage("b", UE2), stage("c", ES, "a"), stage("d", ES, "b")),
+    )
+    lines: dict[object, list[Line]] = {
+        ("a", ES): [crossed("a", (UE1, ES), 0.1, 0.1)],
+        ("b", ES): [crossed("b", (UE2, ES), 0.1, 0.1)],
+    }
+    ledger = make_ledger(mechanism, lines, DEVICES)
+    assert ledger.duration_s == pytest.approx(0.2)
+    # Each sends for half of the time, and its radio waits for the other half.
+    expected = PHONE.radio_idle_j(0.1) + PHONE.compute_idle_j(0.2)
+    assert ledger.waiting_j[UE1] == pytest.approx(expected)
+
+
 def test_waiting_draws_idle_power_once() -> None:
     """Two packets at once are one time in which the radio does not wait."""
     lines: dict[object, list[Line]] = {

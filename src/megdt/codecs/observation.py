@@ -1,7 +1,7 @@
 """Observations as packets: a seed's own codec, with where it was seen and how long ago before it.
 
-Those of many users have any number of columns, so two bytes of that come first. Needs are the same
-without the seed.
+Those of many users have any number of columns, so before it stands which (`columns.py`), or a 0 and
+in two bytes how many, where they are all that the source sees. Needs are the same without the seed.
 
 1 byte   age, on a scale of logarithms
 1 byte   0 for seen everywhere, 1 for a map that follows
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.codecs import Codec
+from megdt.codecs.columns import pack_columns, unpack_columns
 from megdt.errors import CodecError
 from megdt.records import Delivery, Feature, Packet
 
@@ -83,7 +84,7 @@ class WideObservationCodec:
     columns: int
 
     def encode(self, feature: Feature) -> Packet:
-        """Number of columns, then as `ObservationCodec`.
+        """Which columns or how many, then as `ObservationCodec`.
 
         Raises:
             CodecError: If there are too many columns, or `ObservationCodec` refuses it.
@@ -91,19 +92,26 @@ class WideObservationCodec:
         width = feature.values.shape[2]
         self._check(width, "is to be sent")
         packet = ObservationCodec(seed=self.seed(width)).encode(feature)
-        return Packet(payload=width.to_bytes(2, "little") + packet.payload)
+        if feature.columns is None:
+            return Packet(payload=b"\0" + width.to_bytes(2, "little") + packet.payload)
+        return Packet(payload=pack_columns(feature.columns) + packet.payload)
 
     def decode(self, delivery: Delivery) -> Feature:
         """The observation.
 
         Raises:
-            CodecError: If it begins with no number of columns that there may be, or
+            CodecError: If it begins with no columns that there may be, or
                 `ObservationCodec` refuses the rest.
         """
-        width = int.from_bytes(delivery.payload[:2], "little")
+        payload = delivery.payload
+        columns, length = unpack_columns(payload)
+        width = len(columns)
+        if not columns:
+            width, length = int.from_bytes(payload[1:3], "little"), 3
         self._check(width, "arrived")
         codec = ObservationCodec(seed=self.seed(width))
-        return codec.decode(replace(delivery, payload=delivery.payload[2:]))
+        found = codec.decode(replace(delivery, payload=payload[length:]))
+        return replace(found, columns=columns or None)
 
     def _check(self, width: int, what: str) -> None:
         if not 1 <= width <= self.columns:

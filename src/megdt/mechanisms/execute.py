@@ -79,8 +79,10 @@ class Execution:
         """What has to be over before an edge's feature is encoded, besides its being made."""
         return self.mechanism.previous.get(edge.key) if edge.source.makes in self.in_order else None
 
-    def run(self, stage: Stage, inputs: Sequence[Feature | None]) -> tuple[Feature, list[Line]]:
-        """Run a stage.
+    def run(
+        self, stage: Stage, inputs: Sequence[Feature | None]
+    ) -> tuple[Feature | None, list[Line]]:
+        """Run a stage; None where it makes nothing this time.
 
         Raises:
             MechanismError: If it makes another kind of feature than it says.
@@ -89,7 +91,7 @@ class Execution:
         job = Job(request=self.request, models=self.models, side=stage.side, progress=tell)
         with _Watch(self.models) as watch:
             feature = stage.run(job, *inputs)
-        if feature.kind != stage.makes:
+        if feature is not None and feature.kind != stage.makes:
             raise MechanismError(
                 f"stage {stage.name!r} of {self.mechanism.name} made a {feature.kind}, it says it "
                 f"makes a {stage.makes}; mend the stage"
@@ -310,8 +312,12 @@ class Progress:
         """Run a stage whose inputs are known, if it has what it needs."""
         inputs = self.inputs(stage)
         if inputs is not None:
-            self.features[stage.name], lines = self.execution.run(stage, inputs)
+            feature, lines = self.execution.run(stage, inputs)
             self.lines.setdefault(stage.name, []).extend(lines)
+            if feature is None:
+                self.missing[stage.name] = "withheld"
+            else:
+                self.features[stage.name] = feature
 
     def send(self, edge: Edge) -> Delivery | None:
         """Give an edge's feature to the link, if it was made."""

@@ -18,7 +18,7 @@ feature that came earlier and has not been renewed is handed on as arrived, `age
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,6 +31,9 @@ from megdt.mechanisms.single_user import decode, fuse, observe
 from megdt.mechanisms.stages import Job, Mechanism, Stage
 from megdt.models import FACTOR
 from megdt.records import Feature, Fusion, Kind, Share, Side
+
+Choice = Callable[[Mapping[Side, Feature]], tuple[Share, ...]]
+"""Who sends what to whom, by the reports (needs) of those that have told theirs."""
 
 TILE_COLUMNS = 32
 """Of the panorama that the gate fuses at once: only those who see some of it are looked at, so the
@@ -72,7 +75,11 @@ def individual(panorama: Panorama) -> Mechanism:
 
 
 def decentralized(
-    panorama: Panorama, shares: Sequence[Share], *, relayed: bool = False
+    panorama: Panorama,
+    shares: Sequence[Share],
+    *,
+    relayed: bool = False,
+    choose: Choice | None = None,
 ) -> Mechanism:
     """Every UE shows its extended view, with the help of those that share theirs with it.
 
@@ -83,6 +90,8 @@ def decentralized(
             tells each UE all that it tells it in `individual`.
         relayed: Whether shares of UEs go through the ES, from the observations that have come up,
             instead of from UE to UE; then nobody needs to be asked.
+        choose: Chooses among these shares by the reports that have come, while it runs; all of
+            those who have reported where left out.
 
     Raises:
         MechanismError: If a share is from or to a side that has no camera, from a UE to itself, of
@@ -97,6 +106,7 @@ def decentralized(
         shares,
         by_need=True,
         relayed=relayed,
+        choose=choose,
     )
 
 
@@ -178,7 +188,7 @@ def surroundings(panorama: Panorama) -> tuple[Share, ...]:
 
 def _on_ues(
     name: str, about: str, panorama: Panorama, shares: Sequence[Share],
-    *, by_need: bool = False, relayed: bool = False,
+    *, by_need: bool = False, relayed: bool = False, choose: Choice | None = None,
 ) -> Mechanism:  # fmt: skip
     """Every UE fuses its own observation and what is sent to it; the ES refreshes its memory."""
     cameras = panorama.cameras
@@ -191,7 +201,7 @@ def _on_ues(
         stages=(
             _given("remember", Side.ES, "observation"),
             *(stage for camera in cameras for stage in _look(panorama, camera)),
-            *(_ask(panorama, shares, relayed=relayed) if by_need else ()),
+            *(_ask(panorama, shares, relayed=relayed, choose=choose) if by_need else ()),
             *(_share(panorama, share, by_need=by_need, relayed=relayed) for share in shares),
             *(_refresh(panorama, camera) for camera in cameras),
             *(stage for c in cameras for stage in _show(panorama, c, to[c.side])),
@@ -215,7 +225,9 @@ def _look(panorama: Panorama, camera: Camera) -> tuple[Stage, Stage]:
     )  # fmt: skip
 
 
-def _ask(panorama: Panorama, shares: Sequence[Share], *, relayed: bool) -> tuple[Stage, ...]:
+def _ask(
+    panorama: Panorama, shares: Sequence[Share], *, relayed: bool, choose: Choice | None
+) -> tuple[Stage, ...]:
     """Every UE says what it sees and for how long, the ES what it wants of each for the others."""
     reports, askings = [], []
     for camera in panorama.cameras:
@@ -230,11 +242,13 @@ def _ask(panorama: Panorama, shares: Sequence[Share], *, relayed: bool) -> tuple
                 )
             )  # fmt: skip
     names = tuple(stage.name for stage in reports)
-    choose = Stage(
+    chosen = Stage(
         name="choose", side=Side.ES, inputs=names, optional=names, makes="shares",
-        run=partial(ask_for, shares=tuple(shares)),
+        run=partial(
+            ask_for, sides=tuple(panorama.by_side), shares=tuple(shares), choose=choose
+        ),
     )  # fmt: skip
-    return (*reports, choose, *askings)
+    return (*reports, chosen, *askings)
 
 
 def _report(camera: Camera) -> Stage:
@@ -326,33 +340,50 @@ def weigh(
     return Feature(kind="superposed", values=sent.values * sent.confidence)
 
 
-def ask_for(job: Job, *reports: Feature | None, shares: tuple[Share, ...]) -> Feature:
-    """Who is to send what to whom, once all have reported; `choose_shares` has chosen it."""
-    del job, reports
-    return Feature(kind="shares", values=shares)
-
-
-def pick(job: Job, shares: Feature, *, source: Side) -> Feature:
-    """What is wanted of one side."""
+def ask_for(
+    job: Job,
+    *reports: Feature | None,
+    sides: tuple[Side, ...],
+    shares: tuple[Share, ...],
+    choose: Choice | None,
+) -> Feature:
+    """Who is to send what to whom, by the reports that have come; of others nothing is known."""
     del job
-    return replace(shares, values=tuple(s for s in shares.values if s.source == source))
+    told = {side: r for side, r in zip(sides, reports, strict=True) if r is not None}
+    foreseen = {share.name for share in shares}
+    chosen = shares if choose is None else choose(told)
+    possible = tuple(
+        share
+        for share in chosen
+        if share.name in foreseen and share.target in told and share.source in {Side.ES, *told}
+    )
+    return Feature(kind="shares", values=possible)
+
+
+def pick(job: Job, shares: Feature, *, source: Side) -> Feature | None:
+    """What is wanted of one side; None for nothing."""
+    del job
+    wanted = tuple(s for s in shares.values if s.source == source)
+    return replace(shares, values=wanted) if wanted else None
 
 
 def cut_columns(
     job: Job, observation: Feature, asked: Feature | None = None, *, source: Source, share: Share
-) -> Feature:
+) -> Feature | None:
     """The columns of an observation that another side can use; those that are asked for, if so.
 
     Raises:
-        MechanismError: If what was asked for does not hold the share.
+        MechanismError: If some are asked for that the source does not see.
     """
     del job
-    if asked is not None and share not in asked.values:
-        raise MechanismError(
-            f"{source.who} was asked for {len(asked.values)} shares, {share.name} is not among "
-            "them or has other columns: both ends must follow the same plan"
-        )
-    return cut(observation, source.columns, share.columns, who=source.who)
+    wanted = share.columns
+    if asked is not None:
+        found = [s.columns for s in asked.values if s.name == share.name]
+        if not found:
+            return None
+        wanted = found[0]
+    part = cut(observation, source.columns, wanted, who=source.who)
+    return replace(part, columns=tuple(wanted))
 
 
 def fuse_window(
@@ -364,7 +395,9 @@ def fuse_window(
         MechanismError: If none is there, or one has another shape than its source says.
     """
     there = zip(observations, sources, strict=True)
-    placed = [place(o, s.columns, window, who=s.who) for o, s in there if o is not None]
+    placed = [
+        place(o, o.columns or s.columns, window, who=s.who) for o, s in there if o is not None
+    ]
     return fuse(job, *_without_doubt(placed))
 
 

@@ -63,7 +63,8 @@ def _waiting_j(ledger: Ledger, devices: Mapping[Side, DeviceProfile]) -> dict[Si
         busy_s[computation.side] += computation.seconds
     for crossing in ledger.crossings:
         for side in (crossing.from_side, crossing.to_side):
-            on_air[side].append((crossing.start_s, crossing.end_s))
+            # Its line has the waiting for its own answers; that for the band comes on top.
+            on_air[side].append((crossing.start_s, crossing.start_s + crossing.latency_s))
     until = ledger.duration_s
     return {
         side: device.compute_idle_j(max(until - busy_s[side], 0.0))

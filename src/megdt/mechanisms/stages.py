@@ -148,7 +148,8 @@ class Stage:
         as_sent: Those of its own side's inputs that it takes as the other sides receive them, with
             what the codec takes away: so that copies of a stage on several sides work on the same.
         makes: Kind of the feature it returns.
-        run: The work itself: (job, *input features) to a feature.
+        run: The work itself: (job, *input features) to a feature; to None where there is nothing to
+            be made this time.
 
     Raises:
         MechanismError: If the side is none, or an optional input is no input.
@@ -160,7 +161,7 @@ class Stage:
     optional: tuple[str, ...] = ()
     as_sent: tuple[str, ...] = ()
     makes: Kind
-    run: Callable[..., Feature]
+    run: Callable[..., Feature | None]
 
     def __post_init__(self) -> None:
         if not isinstance(self.side, Side):

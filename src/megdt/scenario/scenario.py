@@ -113,7 +113,10 @@ MECHANISMS: dict[str, MechanismFactory] = {
     "video_parallel": lambda s: video_parallel(s.video, s.request.size_px),
     "individual": lambda scenario: individual(scenario.panorama),
     "decentralized": lambda scenario: decentralized(
-        scenario.panorama, scenario.shares, relayed=scenario.plan.relayed
+        scenario.panorama,
+        scenario.shares,
+        relayed=scenario.plan.relayed,
+        choose=scenario.choose_shares,
     ),
     "coordinated": lambda scenario: coordinated(scenario.panorama, fusion=scenario.plan.fusion),
 }
