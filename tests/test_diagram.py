@@ -36,7 +36,7 @@ def test_a_run_labels_crossings_with_bits_and_stages_with_time(bundle: Bundle) -
         "link": {"coding": "abstract"},
     }
     scenario = parse_scenario(tables)
-    ledger = demonstrate(scenario, bundle).ledger
+    ledger = demonstrate(scenario, bundle)[1].ledger
     lines = as_text(scenario.mechanism, scenario.plan.codecs, ledger).splitlines()
     assert lines[1:3] == ["sense", "encode  1.8 ms"]
     assert "seed, int8: 32,768 bit, 31.0 ms ─" in lines[3]
@@ -49,10 +49,10 @@ def test_what_carries_no_bits_is_labelled_by_its_uses_and_what_is_lost_as_lost(
 ) -> None:
     tables = {"request": {"prompt": "x"}, "plan": {"mechanism": "ue_to_es"}}
     analog = parse_scenario({**tables, "codecs": {"seed": "analog"}})
-    text = as_text(analog.mechanism, analog.plan.codecs, demonstrate(analog, bundle).ledger)
+    text = as_text(analog.mechanism, analog.plan.codecs, demonstrate(analog, bundle)[1].ledger)
     assert "seed, analog: 2,520 uses" in text
     lost = parse_scenario({**tables, "link": {"snr_db": -30}})
-    text = as_text(lost.mechanism, lost.plan.codecs, demonstrate(lost, bundle).ledger)
+    text = as_text(lost.mechanism, lost.plan.codecs, demonstrate(lost, bundle)[1].ledger)
     assert "bit, lost" in text
 
 
@@ -70,7 +70,9 @@ def test_a_round_on_the_air_says_how_many_share_its_uses(bundle: Bundle) -> None
         "world": {"ues": 2},
     }
     scenario = parse_scenario(tables)
-    text = as_text(scenario.mechanism, scenario.plan.codecs, demonstrate(scenario, bundle).ledger)
+    text = as_text(
+        scenario.mechanism, scenario.plan.codecs, demonstrate(scenario, bundle)[1].ledger
+    )
     assert len(re.findall(r"▶ +superposed, analog: [\d,]+ uses by 2, [\d.]+ ms", text)) == 2
 
 
@@ -82,7 +84,7 @@ def test_a_codec_with_networks_is_charged_by_the_device(bundle: Bundle) -> None:
         "codecs": {"seed": "hybrid"},
         "link": {"snr_db": 0},
     }
-    ledger = demonstrate(parse_scenario(tables), bundle).ledger
+    ledger = demonstrate(parse_scenario(tables), bundle)[1].ledger
     (decoded,) = (c for c in ledger.computations if c.task == "decode seed")
     assert decoded.flops > 1e9
     assert decoded.seconds < 0.1 * decoded.measured_s

@@ -116,7 +116,7 @@ def test_what_was_shown_is_written_and_told(bundle: Bundle, tmp_path: Path) -> N
     found = done(bundle, "shared-scene", "decentralized")
     path = tmp_path / "a.png"
     written = save_shown(found, path, name_files(found.scenario, path))
-    assert {p.name for p in written.values()} == {"a.png", "a-decode_1.png", "a-decode_2.png"}
+    assert {p.name for p in written.values()} == {"a.png", "a-ue1.png", "a-ue2.png"}
     assert all(p.exists() for p in written.values())
     told = as_json(found, written)
     assert {row["file"] for row in told["shown"]} == {str(written[f"decode_{n}"]) for n in (1, 2)}

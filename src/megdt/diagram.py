@@ -89,7 +89,7 @@ def _time(seconds: float) -> str:
 
 
 def as_text(mechanism: Mechanism, codecs: Mapping[Kind, str], ledger: Ledger | None = None) -> str:
-    """The drawing in lines of text, at most 80 characters wide with four UEs."""
+    """The drawing in lines of text; at most 80 characters wide with two sides, or with four UEs and no ledger."""
     lanes = _lanes(mechanism)
     few = len(lanes) <= 2
     lane = _LANE if few else _NARROW

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from megdt.codecs.observation import CELLS
 from megdt.mechanisms.single_user import seen_in_latents
 from megdt.models import FACTOR
 from megdt.records import Feature, Part
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
 
 DAY_S = 86_400.0
-
-_MAP_CELL = 4
-"""Latents a side, at 256 pixels, of the cells in which a map says what was seen."""
 
 _GREY = 40
 
@@ -60,7 +58,8 @@ def hide(picture: NDArray[np.uint8], share: float, rng_seed: int) -> Feature:
 
     Args:
         picture: RGB. [height, width, 3]
-        share: Of the picture, about; whole cells of the map that crosses. 0 hides nothing.
+        share: Of the picture, about: whole cells of the map that crosses, 0.1 is 0.14. 0 hides
+            nothing.
         rng_seed: Places it.
 
     Returns:
@@ -69,9 +68,10 @@ def hide(picture: NDArray[np.uint8], share: float, rng_seed: int) -> Feature:
     if share == 0:
         return Feature(kind="image", values=picture)
     cells = picture.shape[0] // FACTOR
-    side = _MAP_CELL * max(1, round(cells / _MAP_CELL * share**0.5))
+    cell = cells // CELLS
+    side = cell * min(max(1, round(CELLS * share**0.5)), CELLS - 1)
     rng = np.random.default_rng((rng_seed, 6))
-    top, left = _MAP_CELL * rng.integers(0, (cells - side) // _MAP_CELL + 1, 2)
+    top, left = cell * rng.integers(0, (cells - side) // cell + 1, 2)
     seen = np.ones((cells, cells), np.float32)
     seen[top : top + side, left : left + side] = 0
     pictured = picture.copy()

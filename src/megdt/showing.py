@@ -50,7 +50,11 @@ def name_files(scenario: Scenario, path: Path) -> dict[str, Path]:
         if stage.makes == "image" and stage.inputs
         and (stage.side.is_ue or stage is scenario.mechanism.stages[-1])
     ]  # fmt: skip
-    files = {name: path.with_name(f"{path.stem}-{name}.png") for name in stages}
+    sides = {stage.name: str(stage.side).lower() for stage in scenario.mechanism.stages}
+    files = {
+        name: path.with_name(f"{path.stem}-{sides[name] if scenario.for_many else name}.png")
+        for name in stages
+    }
     if not scenario.for_many and stages:
         files[stages[-1]] = path
     for target in {*files.values(), *((path,) if files else ())}:
@@ -109,6 +113,8 @@ def as_json(done: Done, files: Mapping[str, Path]) -> dict[str, Any]:
         "task": done.task.name,
         "mechanism": done.scenario.plan.mechanism,
         "outcome": done.outcome,
+        "sent": len(ledger.crossings),
+        "came": done.came,
         "shown": [
             {
                 "stage": s.stage,
@@ -169,14 +175,16 @@ def print_done(done: Done, files: Mapping[str, Path]) -> None:
         )
     console.print(table)
     print(
-        f"\n{describe_link(done.scenario)}: {done.outcome}; "
+        f"\n{describe_link(done.scenario)}: {done.outcome}, {done.came} of "
+        f"{len(ledger.crossings)} features came; "
         f"{ledger.duration_s:.2f} s, {ledger.energy_j:.2f} J"
     )
     played = _playback(done)
     if played is not None:
-        first = "never" if played["first_s"] is None else f"after {_ms(played['first_s'])}"
         print(
-            f"first frame {first}; plays without a stall if begun at {_ms(played['playable_s'])}, "
+            "no frame came"
+            if played["first_s"] is None
+            else f"first frame after {_ms(played['first_s'])}; plays without a stall if begun at {_ms(played['playable_s'])}, "
             f"{played['waits']} stalls of {_ms(played['stalls_s'])} in all if begun at once; "
             f"{played['lost']} of {len(played['came'])} frames lost"
         )

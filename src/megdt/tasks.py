@@ -68,7 +68,7 @@ TASKS: dict[str, Task] = {
             about="what the UE sees to a picture of it: as the prompt says, or as others know it",
             suits={
                 "sequential": "seed", "parallel": "seeds both ways", "ue_to_es": "seed",
-                "ue_to_es_guided": "sketch and prompt",
+                "ue_to_es_sketch": "sketch", "ue_to_es_guided": "sketch and prompt",
             },
             prompt="a sunny day",
         ),
@@ -86,7 +86,6 @@ TASKS: dict[str, Task] = {
             about="something to see at once, and the picture as soon as it is there",
             suits={
                 "sketch_first": "sketch, then seed", "parallel": "seeds both ways",
-                "preview_then_seed": "sketch, then seed",
             },
             prompt="a sunny day",
         ),
@@ -127,8 +126,22 @@ class Done:
     """In the order of time."""
 
     @property
+    def came(self) -> int:
+        """How many of the features that were sent have come."""
+        return sum(c.outcome == "delivered" for c in self.result.ledger.crossings)
+
+    @property
     def outcome(self) -> Outcome:
-        """What became of it; of a video, whether any frame came."""
+        """What became of it: of a video, whether any frame came; of many UEs, whether each has a
+        picture. Where nothing came that was sent, it is lost, though a UE has its own view.
+        """
+        sent = len(self.result.ledger.crossings)
+        if sent and not self.came:
+            return "lost"
+        if self.scenario.for_many:
+            there = {shown.side for shown in self.shown}
+            missing = set(self.scenario.panorama.by_side) - there
+            return "lost" if missing else "delivered"
         if is_video(self.scenario) and self.result.outcome == "delivered":
             played = play(self.result, frames_per_s=self.scenario.video.frames_per_s)
             return "lost" if played.lost == len(played.came) else "delivered"
@@ -154,7 +167,25 @@ def find_task(name: str) -> Task:
 def defaults(task: Task) -> dict[str, dict[str, Any]]:
     """A scenario's tables for the task, where the user says nothing else."""
     asked = {} if task.prompt is None else {"request": {"prompt": task.prompt}}
-    return {"plan": {"mechanism": task.mechanism}, **asked}
+    # Something before the camera, or those who share would have nothing to give.
+    return {"plan": {"mechanism": task.mechanism}, "world": {"hidden": 0.1}, **asked}
+
+
+def list_unread(scenario: Scenario, *, prompt: bool, ues: bool) -> list[str]:
+    """What the user has said and the mechanism does not look at, in words.
+
+    Args:
+        scenario: Of the task.
+        prompt: Whether a prompt was given.
+        ues: Whether a number of UEs was.
+    """
+    stages = {stage.name for stage in scenario.mechanism.stages}
+    name, unread = scenario.plan.mechanism, []
+    if prompt and "ask" not in stages:
+        unread.append(f"{name} reads no prompt")
+    if ues and not scenario.for_many:
+        unread.append(f"{name} has one UE")
+    return unread
 
 
 def check_suits(task: Task, mechanism: str) -> None:

@@ -137,6 +137,20 @@ def check_sendable(scenario: Scenario) -> None:
         )
 
 
+def check_drawable(scenario: Scenario) -> None:
+    """See that a scenario draws a picture of its prompt alone.
+
+    Raises:
+        RequestError: If its mechanism has to be given something that a UE sees, or an ES remembers.
+    """
+    names = {stage.name for stage in scenario.mechanism.stages}
+    if scenario.for_many or names & {"sense", "remember"}:
+        raise RequestError(
+            f"mechanism is {scenario.plan.mechanism}, in which a UE senses; run it with megdt run, or "
+            f"take {ES_TO_UE.name}"
+        )
+
+
 def generate(
     scenario: Scenario, bundle: Bundle, *, baseline: str | None, progress: StageProgress | None
 ) -> Trial:
@@ -166,13 +180,17 @@ def transmit(
     return _compare(_judge(scenario, result, picture), bundle, baseline)
 
 
-def demonstrate(scenario: Scenario, bundle: Bundle) -> Result:
-    """Run a scenario once, whatever it takes: who senses sees the scenario's world."""
+def demonstrate(scenario: Scenario, bundle: Bundle) -> tuple[Scenario, Result]:
+    """Run a scenario once, whatever it takes: who senses sees the scenario's world.
+
+    Returns:
+        The scenario as it was run, with shares by what was seen, and what came of it.
+    """
     from megdt.models.bundle import GENERATING
 
     load(scenario, bundle, GENERATING)
     sensed = sense(scenario, bundle)
-    return sensed.scenario.run(bundle, done=sensed.done)
+    return sensed.scenario, sensed.scenario.run(bundle, done=sensed.done)
 
 
 def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:

@@ -186,6 +186,6 @@ def test_a_trial_is_judged_by_what_the_ue_makes_where_the_air_changes_nothing(
 
 
 def test_a_demonstration_runs_it(bundle: Bundle) -> None:
-    result = demonstrate(scenario(), bundle)
+    result = demonstrate(scenario(), bundle)[1]
     assert result.image is not None
     assert result.image.shape == (256, 256, 3)

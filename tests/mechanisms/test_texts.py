@@ -58,7 +58,7 @@ def test_a_picture_that_is_lost_has_no_text(models: PlainModels) -> None:
 
 
 def test_the_bundle_writes_both_offline(bundle: Bundle) -> None:
-    texts = [demonstrate(scenario(name), bundle).text for name in ("text", "describe")]
+    texts = [demonstrate(scenario(name), bundle)[1].text for name in ("text", "describe")]
     assert texts[0] is not None
     assert "popp" in texts[0].lower()
     assert texts[1] is not None
@@ -101,7 +101,9 @@ def test_what_the_server_takes_is_measured_and_the_rest_still_counted(
     monkeypatch.setattr(ServerWriter, "write", lambda *_, **__: "a text")
     wanted = scenario("describe", writer={"base_url": "http://a"})
     counted = {
-        c.stage: c.flops for c in demonstrate(wanted, bundle).ledger.computations if c.task == "run"
+        c.stage: c.flops
+        for c in demonstrate(wanted, bundle)[1].ledger.computations
+        if c.task == "run"
     }
     assert counted["write"] == 0
     assert counted["decode"] > 1e9

@@ -411,7 +411,7 @@ def test_a_scenario_makes_a_video(bundle: Bundle, codec: str) -> None:
             "video": {"motion": "track", "frames": 3},
         }
     )
-    result = demonstrate(scenario, bundle)
+    result = demonstrate(scenario, bundle)[1]
     for shown, frame in zip(screen(result), made(result, 3), strict=True):
         assert np.abs(shown.astype(float) - frame).mean() < 12
     bits = [c.bits for c in result.ledger.crossings if c.kind == "frame"]

@@ -118,7 +118,8 @@ def show_mechanism(
     if run:
         from megdt.models.bundle import Bundle
 
-        ledger = trial.demonstrate(wanted, Bundle()).ledger
+        wanted, result = trial.demonstrate(wanted, Bundle())
+        ledger = result.ledger
     mechanism = wanted.mechanism
     typer.echo(f"{mechanism.name}: {mechanism.about}\n")
     typer.echo(diagram.as_text(mechanism, wanted.plan.codecs, ledger))

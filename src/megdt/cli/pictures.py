@@ -112,6 +112,7 @@ def generate(
     )
     if compare and baseline is None:
         baseline = "raw" if wanted.plan.mode == "paper" else "webp"
+    trial.check_drawable(wanted)
     trial.check_comparable(wanted, baseline)
     path = out if out is not None else name_picture(wanted.request.prompt, Path.cwd())
     figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None

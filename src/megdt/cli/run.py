@@ -97,6 +97,8 @@ def run(
         world={"ues": ues},
     )
     tasks.check_suits(chosen, wanted.plan.mechanism)
+    for note in tasks.list_unread(wanted, prompt=prompt is not None, ues=ues is not None):
+        typer.echo(f"note: {note}", err=True)
 
     from megdt.models.bundle import Bundle
     from megdt.pictures import free_name, read_picture

@@ -190,6 +190,11 @@ def hybrid_codec(scenario: Scenario, *, share: float | None = None) -> Codec:
         share: How much of that goes by symbols, where it is not to be chosen by the SNR.
     """
     request, plan, link = scenario.request, scenario.plan, scenario.link
+    if plan.mechanism == "coordinated":
+        raise ScenarioError(
+            "the codec of a seed is told the SNR, and coordinated sends whole panoramas, which that "
+            "does not carry; take int8, float16, float32, progressive or analog"
+        )
     snr_db, shape = told_snr_db(plan, link), scenario.seed_shape
     assert isinstance(link, RadioLink)  # the paper's tells no SNR
     check_rate(plan.symbol_rate)

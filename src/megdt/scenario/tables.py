@@ -112,7 +112,8 @@ def choose_codec(
     """
     # What is worked with below is of the right type; the prompt may come later.
     asked = {"prompt": "?", **_table(tables, "request", source)}
-    parse_scenario({**tables, "request": asked}, source=source)
+    parsed = parse_scenario({**tables, "request": asked}, source=source)
+    crossing = {edge.source.makes for edge in parsed.mechanism.edges}
     changed = {name: dict(table) for name, table in tables.items()}
     plan, codecs = changed.setdefault("plan", {}), changed.setdefault("codecs", {})
     mechanism = plan.get("mechanism", Plan.mechanism)
@@ -128,31 +129,45 @@ def choose_codec(
             )
         plan["mechanism"] = SKETCHING.get(mechanism, mechanism)
     elif codec is not None:
-        codecs["seed"] = {"seed": "progressive"}.get(codec, codec)
+        name = {"seed": "progressive"}.get(codec, codec)
+        kinds: tuple[Kind, ...] = ("seed", "observation")
+        takes: list[Kind] = [k for k in kinds if k in crossing and name in CODECS[k]]
+        if not takes and not (codec == "seed" and "frame" in crossing):
+            there = [f"{k} as {', '.join(CODECS[k])}" for k in kinds if k in crossing]
+            raise ScenarioError(
+                f"codec is {codec}, but {mechanism} sends {' and '.join(there) or 'no seed'}; "
+                f"{'take one of these' if there else 'leave it out'}"
+            )
+        for kind in takes:
+            codecs[kind] = name
     if rate is None:
         return changed
     mode: Mode = plan.get("mode", Plan.mode)
     default = DEFAULT_CODECS.get(mode, {}).get("seed")
     sketching = codec == "sketch" or (codec is None and mechanism in SKETCHING.values())
-    crossing = "sketch" if sketching else codecs.get("seed", default)
+    coded = "sketch" if sketching else codecs.get("seed", default)
+    if "frame" in crossing:
+        coded = "progressive"
+    elif "seed" not in crossing and not sketching:
+        coded = codecs.get("observation", DEFAULT_CODECS[mode]["observation"])
     size_px = changed.get("request", {}).get("size_px", Request.size_px)
-    if crossing == "sketch":
+    if coded == "sketch":
         size_px = sketch_size_px(plan.get("mechanism", Plan.mechanism), size_px)
     pixels = size_px**2
-    if crossing in ("progressive", "sketch"):
-        low, high = RATE_RANGES[crossing]
+    if coded in ("progressive", "sketch"):
+        low, high = RATE_RANGES[coded]
         if not low <= rate <= high:
             raise ScenarioError(
-                f"rate is {rate:g} bit a pixel, {codec or crossing} goes from {low:g} to {high:g}; choose one "
+                f"rate is {rate:g} bit a pixel, {codec or coded} goes from {low:g} to {high:g}; choose one "
                 "in between"
             )
-        plan["seed_bits" if crossing == "progressive" else "sketch_bits"] = round(rate * pixels)
-    elif crossing in ("jscc", "hybrid"):
+        plan["seed_bits" if coded == "progressive" else "sketch_bits"] = round(rate * pixels)
+    elif coded in ("jscc", "hybrid"):
         check_rate(rate)
         plan["symbol_rate"] = rate
     else:
         raise ScenarioError(
-            f"rate is {rate:g}, but codec {crossing} has none; take seed, sketch, jscc or hybrid"
+            f"rate is {rate:g}, but codec {coded} has none; take seed, sketch, jscc or hybrid"
         )
     return changed
 
