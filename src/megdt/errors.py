@@ -9,6 +9,12 @@ MegdtError                 the command line turns each of these into one line an
 |   +-- MissedError        a packet is told by one before it, which did not come
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
++-- TwinError              the digital twin was asked for what cannot be
+|   +-- UnknownEntityError it has no such entity, or had none then
+|   +-- ConflictError      an entity has changed since it was read: another revision
+|   +-- MeasurementError   a state is out of range, from the future, or no state at all
+|   +-- StoreError         its database cannot be opened, read or written
+|       +-- DamagedError   its database does not hold what was written
 +-- WriterError            a server that writes texts gave none
 +-- OutputError            a file cannot be written or read where the user pointed
 +-- StudyError             a study's own program failed
@@ -50,6 +56,34 @@ class LinkError(MegdtError):
 
 class MechanismError(MegdtError):
     """A stage graph does not hold together."""
+
+
+class TwinError(MegdtError):
+    """The digital twin was asked for what cannot be."""
+
+
+class UnknownEntityError(TwinError):
+    """The twin has no entity of this name, or had none at that revision."""
+
+
+class ConflictError(TwinError):
+    """An update was meant for another revision of its entity than the twin has."""
+
+    def __init__(self, message: str, *, expected: int, found: int) -> None:
+        super().__init__(message)
+        self.expected, self.found = expected, found
+
+
+class MeasurementError(TwinError):
+    """A state, or its time, is out of range, from the future, or not made of JSON's values."""
+
+
+class StoreError(TwinError):
+    """The twin's database cannot be opened, read or written; nothing was acknowledged."""
+
+
+class DamagedError(StoreError):
+    """The twin's database does not hold what was written to it."""
 
 
 class WriterError(MegdtError):
