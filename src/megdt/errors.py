@@ -9,6 +9,7 @@ MegdtError                 the command line turns each of these into one line an
 |   +-- MissedError        a packet is told by one before it, which did not come
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
++-- PredictionError        a measurement that no prediction learns from, or a time that none reaches
 +-- WriterError            a server that writes texts gave none
 +-- OutputError            a file cannot be written or read where the user pointed
 +-- StudyError             a study's own program failed
@@ -50,6 +51,10 @@ class LinkError(MegdtError):
 
 class MechanismError(MegdtError):
     """A stage graph does not hold together."""
+
+
+class PredictionError(MegdtError):
+    """A measurement that no prediction learns from, or a time that none reaches."""
 
 
 class WriterError(MegdtError):
