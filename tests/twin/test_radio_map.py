@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from megdt.errors import PredictionError
-from megdt.twin.radio_map import RadioMap, distance_law, sigma_points
-from megdt.worlds.radio_field import RadioField
+from megdt.twin.radio_map import RadioMap, distance_law, sigma_points, traced_law
+from megdt.worlds.city import TracedMap
+from megdt.worlds.radio_field import RadioField, expected_loss_db
 
 
 def learn(field: RadioField, count: int, rng_seed: int = 0, **settings: float) -> RadioMap:
@@ -94,6 +95,15 @@ def test_what_is_found_does_not_depend_on_the_order_of_the_measurements() -> Non
         made.correlation_m, made.nugget, made.shadowing_db = 13.0, 0.03, 7.8
     apart = one.predict(HELD_OUT / 2)[0] - two.predict(HELD_OUT / 2)[0]
     assert np.abs(apart).mean() < 0.05
+
+
+def test_a_traced_map_tells_the_mean_and_the_formula_what_no_ray_told() -> None:
+    gains = np.full((4, 4), -80.0)
+    gains[0] = math.nan
+    traced = TracedMap(gain_db=gains, station_m=(0.0, 0.0), cell_m=50.0)
+    law = traced_law(traced, 3.5e9)(np.array([[10.0, 10.0], [10.0, -80.0]]))
+    beyond = expected_loss_db(np.array([math.hypot(10, 80)]), 3.5e9)[0]
+    assert law.tolist() == [-80.0, pytest.approx(-beyond)]
 
 
 def test_sigma_points_have_mean_and_covariance() -> None:

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from megdt.errors import PredictionError
 from megdt.link.channels import MAX_SNR_DB, MIN_SNR_DB
 from megdt.twin.mobility import check_positions, check_times
+from megdt.worlds.city import TracedMap
+from megdt.worlds.radio_field import expected_loss_db
 
 Floats = NDArray[np.float64]
 Law = Callable[[Floats], Floats]
@@ -293,6 +295,24 @@ def distance_law(station_m: tuple[float, float], *, exponent: float = 3.53) -> L
         distance = np.sqrt(((place - station_m) ** 2).sum(-1) + 8.5**2)
         loss: Floats = -10 * exponent * np.log10(distance)
         return loss
+
+    return law
+
+
+def traced_law(traced: TracedMap, carrier_frequency_hz: float) -> Law:
+    """The mean that rays tell, and where none came the formula of TR 38.901.
+
+    Args:
+        traced: A map of the station, by what the twin knows of the city.
+        carrier_frequency_hz: Of the formula.
+    """
+
+    def law(place: Floats) -> Floats:
+        gain_db = traced.gain_at_db(place)
+        ground_m = np.linalg.norm(place - traced.station_m, axis=-1)
+        return np.where(
+            np.isnan(gain_db), -expected_loss_db(ground_m, carrier_frequency_hz), gain_db
+        )
 
     return law
 

@@ -199,6 +199,20 @@ def path_loss_db(
     return np.maximum(seen, hidden)
 
 
+def expected_loss_db(ground_m: NDArray[np.floating[Any]], carrier_frequency_hz: float) -> Floats:
+    """UMi path loss over places that see the station and places that do not, by their share. [any]
+
+    Args:
+        ground_m: Distance on the ground. [any]
+        carrier_frequency_hz: 0.5 to 100 GHz.
+    """
+    seen, hidden = (
+        path_loss_db(ground_m, carrier_frequency_hz, line_of_sight=sight) for sight in (True, False)
+    )
+    share = sight_probability(ground_m)
+    return share * seen + (1 - share) * hidden
+
+
 def sight_probability(ground_m: NDArray[np.floating[Any]]) -> Floats:
     """Probability that a UE in a street canyon sees the station.
 
