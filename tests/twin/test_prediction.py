@@ -109,3 +109,23 @@ def test_a_ue_without_a_measurement_and_an_infinite_horizon_are_refused() -> Non
 def test_just_after_a_measurement_that_is_what_is_predicted() -> None:
     told = ready().predict(1.0, 0.0, [0])
     assert told.mean_db[0] == pytest.approx(20.0, abs=1.0)
+
+
+def test_forecasts_are_judged_when_each_ue_measures_and_only_about_their_time() -> None:
+    tracker = Tracker(3)
+    predictor = SnrPredictor(tracker, RadioMap(distance_law((0.0, 0.0))), horizons_s=(1.0,))
+    batches: list[int] = []
+    predictor.factors[0].update = lambda scores, missed: batches.append(len(scores))  # type: ignore[method-assign]
+
+    def measure(ue: list[int], time_s: float) -> None:
+        tracker.observe(ue, time_s, [[10.0 * (1 + u), 5.0] for u in ue], now_s=time_s)
+        predictor.observe(ue, time_s, [20.0] * len(ue), now_s=time_s)
+
+    measure([0, 1, 2], 0.0)
+    predictor.predict(0.0, 1.0)
+    predictor.predict(0.0, 0.7)  # of no horizon that is kept
+    measure([0], 0.9)  # too early
+    measure([0], 1.0)
+    measure([0, 1], 1.2)  # UE0 again
+    measure([2], 1.8)  # too late
+    assert sum(batches) == 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +42,8 @@ class _Told:
     horizon: int
     ue: NDArray[np.int64]
     forecast: SnrForecast
+    waits: NDArray[np.bool_]
+    """Of each UE, whether it has not measured since. [ues]"""
 
 
 class SnrPredictor:
@@ -155,7 +156,13 @@ class SnrPredictor:
         )
         if math.isclose(horizon_s, self.horizons_s[nearest]):
             self._told.append(
-                _Told(time_s=now_s + horizon_s, horizon=nearest, ue=who, forecast=told)
+                _Told(
+                    time_s=now_s + horizon_s,
+                    horizon=nearest,
+                    ue=who,
+                    forecast=told,
+                    waits=np.ones(len(who), bool),
+                )
             )
         return told
 
@@ -184,28 +191,24 @@ class SnrPredictor:
         self._place_m[who], self._time_s[who] = place, time_s
 
     def _settle(self, who: NDArray[np.int64], time_s: float, measured: Floats) -> None:
-        """Judge forecasts whose time has come, by the measurement that came nearest after it."""
+        """Judge forecasts whose time has come, each by the first measurement from then on."""
         snr_db = np.full(self.tracker.ues, np.nan)
         snr_db[who] = measured
-        for told in [t for t in self._told if t.time_s <= time_s + 1e-9]:
-            self._told.remove(told)
-            # One that nobody measured about that time stays unjudged.
-            if time_s - told.time_s > 0.5 * self.horizons_s[told.horizon]:
+        pending = []
+        for told in self._told:
+            late_s = time_s - told.time_s
+            if late_s < -1e-9:
+                pending.append(told)
                 continue
-            judge(self.factors[told.horizon], told.forecast, snr_db[told.ue])
-
-
-def judge(
-    factor: AdaptiveFactor, told: SnrForecast, measured_db: NDArray[np.floating[Any]]
-) -> None:
-    """Teach a factor what became of a forecast.
-
-    Args:
-        factor: Of the forecast's horizon.
-        told: The forecast.
-        measured_db: What came; nan where nothing was measured. [ues]
-    """
-    there = np.isfinite(measured_db)
-    score = np.abs(measured_db - told.mean_db) / told.deviation_db
-    missed = (measured_db < told.low_db) | (measured_db > told.high_db)
-    factor.update(score[there], missed[there])
+            # Of one that nobody measured about that time nothing is known.
+            if late_s > 0.5 * self.horizons_s[told.horizon]:
+                continue
+            then, forecast = snr_db[told.ue], told.forecast
+            now = told.waits & np.isfinite(then)
+            score = np.abs(then - forecast.mean_db) / forecast.deviation_db
+            missed = (then < forecast.low_db) | (then > forecast.high_db)
+            self.factors[told.horizon].update(score[now], missed[now])
+            told.waits[now] = False
+            if told.waits.any():
+                pending.append(told)
+        self._told = pending
