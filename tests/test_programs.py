@@ -50,7 +50,16 @@ needs_weights = pytest.mark.skipif(
 
 @needs_weights
 @pytest.mark.parametrize(
-    "name", ["bundle_quality", "fair_baseline", "fig6", "interactive", "mechanisms", "texts"]
+    "name",
+    [
+        "bundle_quality",
+        "fair_baseline",
+        "fig6",
+        "interactive",
+        "mechanisms",
+        "texts",
+        "twin_prediction",
+    ],
 )
 def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path) -> None:
     folder = ROOT / "studies" / name
