@@ -9,6 +9,7 @@ MegdtError                 the command line turns each of these into one line an
 |   +-- MissedError        a packet is told by one before it, which did not come
 +-- LinkError              a link was set up impossibly
 +-- MechanismError         a stage graph does not hold together
++-- PredictionError        a measurement that no prediction learns from, or a time that none reaches
 +-- TwinError              the digital twin was asked for what cannot be
 |   +-- UnknownEntityError it has no such entity, or had none then
 |   +-- ConflictError      an entity has changed since it was read: another revision
@@ -84,6 +85,10 @@ class StoreError(TwinError):
 
 class DamagedError(StoreError):
     """The twin's database does not hold what was written to it."""
+
+
+class PredictionError(MegdtError):
+    """A measurement that no prediction learns from, or a time that none reaches."""
 
 
 class WriterError(MegdtError):

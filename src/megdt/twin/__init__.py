@@ -1,1 +1,1 @@
-"""The digital twin: the state of scene and network, kept with its whole history."""
+"""The digital twin: what is known of scene and network, and what is predicted of it."""
