@@ -30,6 +30,7 @@ _OPTIONAL = (
     ("skia", "skia-python", "pip install skia-python; apt-get install libegl1 libgl1"),
     # Not imported here: it takes seconds, and a version tells enough.
     (None, "sionna-no-rt", "pip install 'megdt[channels]'"),
+    (None, "sionna-rt", "pip install 'megdt[rt]'; apt-get install libllvm15"),
     ("pillow_jxl", "pillow-jxl-plugin", "pip install 'megdt[images]'"),
     ("sigmf", "sigmf", "pip install 'megdt[sigmf]'"),
     ("httpx", "httpx", "pip install 'megdt[text]'"),
@@ -45,6 +46,7 @@ _OPTIONAL = (
 _PURPOSE = {
     "skia-python": "the garden world",
     "sionna-no-rt": "channels of TR 38.901",
+    "sionna-rt": "the city world",
     "pillow-jxl-plugin": "JPEG XL",
     "sigmf": "recordings",
     "httpx": "texts from a server",
