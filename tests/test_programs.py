@@ -76,8 +76,10 @@ def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path
 def test_kept_results_are_of_the_bundle_in_the_tree() -> None:
     from megdt.models.bundle import Bundle
 
+    checksum = Bundle().checksum
     for path in sorted((ROOT / "studies").glob("*/results.json")):
-        assert json.loads(path.read_text())["bundle_sha256"] == Bundle().checksum, path
+        # Studies of the radio alone have no models.
+        assert json.loads(path.read_text()).get("bundle_sha256", checksum) == checksum, path
 
 
 def test_the_split_survives_less_snr_than_the_picture_as_in_the_paper() -> None:
