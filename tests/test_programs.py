@@ -60,6 +60,7 @@ needs_weights = pytest.mark.skipif(
         "multi_user",
         "step_split",
         "texts",
+        "twin_planner",
         "video",
     ],
 )
