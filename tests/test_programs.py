@@ -61,6 +61,7 @@ needs_weights = pytest.mark.skipif(
         "over_the_air",
         "step_split",
         "texts",
+        "twin_planner",
         "twin_prediction",
         "video",
     ],
