@@ -42,6 +42,18 @@ def test_the_recipe_of_the_error_curves_finds_the_kept_ones_again(tmp_path: Path
             assert abs(middle - kept_middle) < 0.3  # few blocks: within their own uncertainty
 
 
+def test_the_recipe_of_the_monitor_measures_what_its_limits_hold(tmp_path: Path) -> None:
+    out = tmp_path / "monitor.json"
+    run(ROOT / "recipes" / "monitor.py", "--quick", "--out", out, cwd=tmp_path)
+    kept = json.loads((ROOT / "src" / "megdt" / "twin" / "monitor.json").read_text())
+    found = json.loads(out.read_text())
+    assert found.keys() == kept.keys()
+    assert found["bundle_sha256"] == kept["bundle_sha256"]
+    # A few clean arrivals score as the many did: the medians are of one size.
+    for key in ("scene, 5 min", "patch, 5 min", "snr", "position"):
+        assert abs(found["scores"][key][1] - kept["scores"][key][1]) < 1
+
+
 needs_weights = pytest.mark.skipif(
     find_spec("stlpips_pytorch") is None or find_spec("skimage") is None,
     reason="needs the network weights in stlpips-pytorch and the pictures in scikit-image",
@@ -61,6 +73,8 @@ needs_weights = pytest.mark.skipif(
         "over_the_air",
         "step_split",
         "texts",
+        "twin_maintenance",
+        "twin_monitor",
         "twin_planner",
         "twin_prediction",
         "video",

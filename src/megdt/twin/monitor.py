@@ -1,0 +1,440 @@
+"""The monitor: tells what the twin can believe from jammed links, replays, forgeries, poison and
+spoofed positions.
+
+Each arrival is held against what the twin predicts: SNR and position by numbers, latents by the
+replica, by what other UEs saw of the same columns lately, and by the replica of an hour ago. Every
+statistic has a limit, measured on clean runs (`recipes/monitor.py`); and how unlikely the arrivals of
+a source have been adds up, so that staying just below each limit is found too. What is found is told
+with its evidence, and its source kept out of the replica until it has agreed for some time.
+
+What it cannot find: two sources that lie alike about what nobody else sees; and changes of a flower's
+size where nobody has looked for a day, since flowers change meanwhile.
+
+References:
+    Sums of what is unlikely: Page, Continuous Inspection Schemes, Biometrika 41, 1954.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.errors import MeasurementError, TwinError
+from megdt.records import Feature, Side
+from megdt.twin.disagreement import (
+    Boxes,
+    Sight,
+    best_elsewhere,
+    compare,
+    compare_with_others,
+    patch_scores,
+    sameness,
+    scene_scores,
+    signature,
+    surely_seen,
+)
+from megdt.twin.entities import Update
+from megdt.twin.evidence import (
+    SUMS,
+    TESTS,
+    AttackKind,
+    Evidence,
+    Limits,
+    Score,
+    surprises,
+)
+from megdt.twin.replica import NEVER, Replica
+from megdt.twin.store import Store
+
+EXPECTED = 2.5
+"""Taken from minus the logarithm of each p-value before it is added: 8 % of clean arrivals are less
+likely than that. The mean of clean ones is 1, but they depend on those before: where a garden is hard to
+encode, it is so each time."""
+
+ANCHOR_S = 3_600.0
+"""Age from which on a copy of the replica is one that slow changes are told by."""
+
+HISTORY = 4_096
+"""Views of which a copy is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """What came from a UE, as it says and as the link measured it.
+
+    Args:
+        source: Who says that it is its own.
+        sequence: Its number; each source counts up.
+        observation: With its age. [latent_channels, height, columns]
+        first_column: Of the panorama, where it says that its view begins.
+        snr_db: Measured at the ES.
+        blocks: Transport blocks that it took.
+        block_errors: Of these, how many were not decoded at first.
+        arrived_s: On the twin's clock.
+    """
+
+    source: Side
+    sequence: int
+    observation: Feature
+    first_column: int
+    snr_db: float
+    blocks: int
+    block_errors: int
+    arrived_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.block_errors <= self.blocks:
+            raise MeasurementError(
+                f"{self.source} had {self.block_errors} block errors in {self.blocks} blocks; errors go "
+                "from 0 to all: count both over the same transmissions"
+            )
+        values, age_s = self.observation.values, self.observation.age_s
+        # What is not a number is above no limit either.
+        if not (np.isfinite(values).all() and np.isfinite([self.snr_db, age_s]).all()):
+            raise MeasurementError(
+                f"{self.source} sent a latent, an age or an SNR that is not finite; refuse the arrival"
+            )
+        if age_s < 0:
+            raise MeasurementError(
+                f"{self.source} saw this {-age_s} s from now; ages begin at 0: set its clock"
+            )
+
+    @property
+    def columns(self) -> range:
+        """That it says it shows."""
+        width = self.observation.values.shape[2]
+        return range(self.first_column, self.first_column + width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What the twin predicts of an arrival, in plain numbers.
+
+    Args:
+        snr_db: Mean.
+        snr_std_db: Standard deviation.
+        bler: Share of blocks that are not decoded at first, at the SNR that was measured.
+        column: Mean of the first column of the view.
+        column_std: Standard deviation, in columns.
+    """
+
+    snr_db: float
+    snr_std_db: float
+    bler: float
+    column: float
+    column_std: float
+
+    def __post_init__(self) -> None:
+        if not (self.snr_std_db > 0 and self.column_std > 0 and 0 < self.bler < 1):
+            raise MeasurementError(
+                f"deviations are {self.snr_std_db} dB and {self.column_std} columns, bler {self.bler}; "
+                "expected above 0, and bler below 1: nothing is predicted for sure"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantine:
+    """How long a source has to agree until it is believed again.
+
+    Args:
+        arrivals: One after the other without evidence, at least.
+        time_s: From the first to the last of these, at least.
+    """
+
+    arrivals: int = 5
+    time_s: float = 600.0
+
+
+@dataclass(kw_only=True)
+class Standing:
+    """Of one source.
+
+    Args:
+        trusted: Whether what it sends is taken.
+        agreed: How many of its arrivals have agreed one after the other.
+        agreed_since_s: When the first of these came.
+        sums: By group, what its arrivals have added up to.
+        sequence: Of its newest arrival.
+        seen_s: When that was seen.
+    """
+
+    trusted: bool = True
+    agreed: int = 0
+    agreed_since_s: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    sequence: int = -1
+    seen_s: float = NEVER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What became of an arrival.
+
+    Args:
+        evidence: Against it, the most telling first.
+        trusted: Whether its source is, afterwards.
+        tiles: Of the replica that it has changed.
+    """
+
+    evidence: tuple[Evidence, ...]
+    trusted: bool
+    tiles: tuple[int, ...]
+
+    @property
+    def kind(self) -> AttackKind | None:
+        """What it is most likely to be; None for nothing."""
+        return self.evidence[0].kind if self.evidence else None
+
+
+class Monitor:
+    """Stands before the replica: what is believed goes in.
+
+    Args:
+        replica: That it guards; the monitor refreshes it.
+        store: Holds tiles and, as desired state of UEs, who is quarantined and why. Who was when
+            it was opened stays so.
+        limits: None believes everything, to measure limits by.
+        quarantine: How long it lasts.
+    """
+
+    def __init__(
+        self, replica: Replica, store: Store, *, limits: Limits | None, quarantine: Quarantine
+    ) -> None:
+        self.replica, self._store = replica, store
+        self._limits, self._quarantine = limits, quarantine
+        self._standings: dict[Side, Standing] = {}
+        self._sights: dict[Side, Sight] = {}
+        self._signatures: deque[NDArray[np.float32]] = deque(maxlen=HISTORY)
+        self._anchors: deque[tuple[float, Sight]] = deque(maxlen=2)
+        for entity in store.entities("ue"):
+            if entity.desired.get("monitor", {}).get("status") == "quarantined":
+                self._standings[_side_of(entity.id)] = Standing(trusted=False)
+
+    def trusts(self, source: Side) -> bool:
+        """Whether what a source sends is taken."""
+        return self._standing(source).trusted
+
+    def judge(self, arrival: Arrival, expectation: Expectation) -> Judgement:
+        """Hold an arrival against what was expected, and take it if it is to be believed.
+
+        Raises:
+            TwinError: If it does not fit the replica.
+        """
+        replica, now_s = self.replica, arrival.arrived_s
+        columns = arrival.columns
+        if columns.start < 0 or columns.stop > replica.width:
+            raise TwinError(
+                f"{arrival.source} says that it shows columns {columns.start} to {columns.stop - 1}, the "
+                f"replica has 0 to {replica.width - 1}; refuse the arrival or widen the replica"
+            )
+        sight = _sight_of(arrival)
+        scores = self.measure(arrival, expectation)
+        evidence = self._weigh(arrival.source, scores, self._late(arrival))
+        standing = self._stand(arrival.source, evidence, now_s)
+        tiles: tuple[int, ...] = ()
+        if standing.trusted:
+            tiles = replica.refresh(
+                arrival.observation, columns, source=arrival.source, now_s=now_s, store=self._store
+            )
+        standing.sequence = max(standing.sequence, arrival.sequence)
+        standing.seen_s = max(standing.seen_s, now_s - arrival.observation.age_s)
+        self._sights[arrival.source] = sight
+        self._signatures.append(signature(arrival.observation.values))
+        if not self._anchors or now_s >= self._anchors[-1][0] + ANCHOR_S:
+            self._anchors.append((now_s, Sight.of_replica(replica)))
+        return Judgement(evidence=evidence, trusted=standing.trusted, tiles=tiles)
+
+    def measure(self, arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
+        """Every statistic of an arrival that there is something to compare for."""
+        sight, now_s = _sight_of(arrival), arrival.arrived_s
+        return (
+            *_link_scores(arrival, expectation),
+            *self._position_scores(arrival, expectation, sight),
+            *self._content_scores(arrival, sight, now_s),
+        )
+
+    def _position_scores(
+        self, arrival: Arrival, expectation: Expectation, sight: Sight
+    ) -> Iterable[Score]:
+        off = abs(arrival.first_column - expectation.column) / expectation.column_std
+        yield Score(
+            test="position", value=off,
+            compared=f"column {arrival.first_column} with {expectation.column:.1f} +- "
+            f"{expectation.column_std:.1f} as predicted",
+        )  # fmt: skip
+        found = best_elsewhere(sight, self.replica, now_s=arrival.arrived_s)
+        if found is not None:
+            age, value, best = found
+            yield Score(
+                test="elsewhere", age=age, value=value, column=best,
+                compared=f"fit at claimed column {arrival.first_column} with that of the best other",
+            )  # fmt: skip
+
+    def _content_scores(self, arrival: Arrival, sight: Sight, now_s: float) -> Iterable[Score]:
+        same = sameness(sight.values, self._signatures)
+        if same is not None:
+            yield Score(test="sameness", value=same, compared="all views before")
+        trusted: list[Sight] = []
+        doubted: list[Sight] = []
+        for side, other in self._sights.items():
+            if side != arrival.source:
+                (trusted if self.trusts(side) else doubted).append(other)
+        boxes = compare_with_others(sight, self.replica, trusted, doubted, now_s=now_s)
+        yield from _box_scores("", boxes, "the replica and what other UEs saw, up to {} before")
+        if self._anchors and now_s >= self._anchors[0][0] + ANCHOR_S:
+            when_s, anchor = self._anchors[0]
+            boxes = compare(sight, anchor, now_s=now_s)
+            yield from _box_scores(
+                "anchor ", boxes, f"the replica as of {when_s:.0f} s, seen up to {{}} before"
+            )
+
+    def _late(self, arrival: Arrival) -> tuple[Evidence, ...]:
+        """What comes after its time: its number was used, or it was seen before the last one was."""
+        standing = self._standing(arrival.source)
+        age_s = arrival.observation.age_s
+        behind = float(standing.sequence + 1 - arrival.sequence)
+        earlier_s = standing.seen_s - (arrival.arrived_s - age_s)
+        # Ages cross within 3 % or two seconds (codecs/observation.py).
+        slack_s = 2 * (2.0 + 0.03 * age_s)
+        for late, limit, compared in (
+            (behind, 0.0, f"number {arrival.sequence} with number {standing.sequence} before it"),
+            (earlier_s, slack_s, f"{earlier_s:.0f} s before what came from the same UE"),
+        ):
+            if late > limit:
+                return (
+                    Evidence(
+                        kind="replayed", test="sequence", statistic=late, limit=limit, p_value=0.0,
+                        compared=compared,
+                    ),
+                )  # fmt: skip
+        return ()
+
+    def _weigh(
+        self, source: Side, scores: Sequence[Score], late: tuple[Evidence, ...]
+    ) -> tuple[Evidence, ...]:
+        if self._limits is None:
+            return ()
+        limits, found = self._limits, list(late)
+        for score in scores:
+            limit = limits.alarms.get(score.key, math.inf)
+            if score.value > limit:
+                found.append(
+                    Evidence(
+                        kind=TESTS[score.test][0], test=score.key, statistic=score.value, limit=limit,
+                        p_value=math.exp(-limits.surprise(score)),
+                        compared=score.compared, column=score.column,
+                    )
+                )  # fmt: skip
+        ranks = list(TESTS)
+        found.sort(key=lambda e: ranks.index(e.test.partition(",")[0]))
+        sums = self._standing(source).sums
+        for group, added in surprises(limits, scores).items():
+            sums[group] = max(0.0, sums.get(group, 0.0) + added - EXPECTED)
+            limit = limits.sums[group]
+            if sums[group] > limit:
+                found.append(
+                    Evidence(
+                        kind=SUMS[group], test=f"sum of {group}", statistic=sums[group], limit=limit,
+                        p_value=math.exp(-added), compared="arrival after arrival, each a little unlikely",
+                    )
+                )  # fmt: skip
+        if found:
+            sums.clear()  # what has been told counts no more, so that who has stopped gets out again
+        return tuple(found)
+
+    def _stand(self, source: Side, evidence: tuple[Evidence, ...], now_s: float) -> Standing:
+        standing = self._standing(source)
+        if evidence:
+            standing.agreed = 0
+            if standing.trusted:
+                standing.trusted = False
+                self._write(source, evidence, now_s)
+            return standing
+        if standing.agreed == 0:
+            standing.agreed_since_s = now_s
+        standing.agreed += 1
+        enough = self._quarantine
+        if (
+            not standing.trusted
+            and standing.agreed >= enough.arrivals
+            and now_s - standing.agreed_since_s >= enough.time_s
+        ):
+            standing.trusted = True
+            self._write(source, (), now_s)
+        return standing
+
+    def _write(self, source: Side, evidence: Sequence[Evidence], now_s: float) -> None:
+        """What is desired of the UE: to be kept out, and why; or to be let in again."""
+        state: dict[str, Any] = {
+            "status": "trusted",
+            "since_s": now_s,
+            "kind": None,
+            "evidence": None,
+        }
+        if evidence:
+            state |= {
+                "status": "quarantined", "kind": evidence[0].kind,
+                "evidence": [str(line) for line in evidence],
+            }  # fmt: skip
+        update = Update(id=_entity_of(source), kind="ue", desired={"monitor": state})
+        self._store.apply([update], now_s=now_s)
+
+    def _standing(self, source: Side) -> Standing:
+        return self._standings.setdefault(source, Standing())
+
+
+def _link_scores(arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
+    lost = (expectation.snr_db - arrival.snr_db) / expectation.snr_std_db
+    found = Score(
+        test="snr", value=lost,
+        compared=f"{arrival.snr_db:.1f} dB with {expectation.snr_db:.1f} +- {expectation.snr_std_db:.1f} "
+        "dB as predicted",
+    )  # fmt: skip
+    if arrival.blocks == 0:
+        return (found,)
+    bler, blocks = expectation.bler, arrival.blocks
+    tail = sum(
+        math.comb(blocks, n) * bler**n * (1 - bler) ** (blocks - n)
+        for n in range(arrival.block_errors, blocks + 1)
+    )
+    return found, Score(
+        test="blocks", value=-math.log(max(tail, 1e-300)),
+        compared=f"{arrival.block_errors} errors in {blocks} blocks with a share of {bler:.2f}",
+    )  # fmt: skip
+
+
+def _box_scores(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
+    for age, value in scene_scores(boxes).items():
+        yield Score(
+            test=f"{prefix}scene", age=age, value=value, compared=compared.format(age)
+        )  # fmt: skip
+    for age, (value, _, column) in patch_scores(boxes).items():
+        yield Score(
+            test=f"{prefix}patch", age=age, value=value, column=column,
+            compared=compared.format(age),
+        )  # fmt: skip
+
+
+def _sight_of(arrival: Arrival) -> Sight:
+    observation = arrival.observation
+    sure = surely_seen(observation.confidence, observation.values.shape[1:])
+    return Sight(
+        values=observation.values,
+        seen_s=np.where(sure, arrival.arrived_s - observation.age_s, NEVER),
+        columns=arrival.columns,
+        source=arrival.source,
+    )
+
+
+def _entity_of(source: Side) -> str:
+    return f"ue/{source.removeprefix('UE')}"
+
+
+def _side_of(id: str) -> Side:
+    return Side(f"UE{id.removeprefix('ue/')}")
