@@ -171,7 +171,7 @@ def again(scenario: Scenario, made: Result, bundle: Bundle) -> Result:
         models=counter,
         codecs=codecs,
         links=dict.fromkeys(codecs, scenario.link),
-        devices=scenario.devices.profiles(),
+        devices=scenario.devices.profiles(scenario.mechanism.sides),
         done=Part(features={"sense": made.features["sense"]}),
     )
 
