@@ -16,6 +16,7 @@ default and its meaning:
 To add a mechanism or a codec, add it to the dict in `scenario/scenario.py`.
 """
 
+from megdt.scenario.checking import load_scenario, override
 from megdt.scenario.scenario import (
     CODECS,
     DEFAULT_CODECS,
@@ -29,7 +30,7 @@ from megdt.scenario.scenario import (
     told_snr_db,
 )
 from megdt.scenario.settings import Devices, World, Writer
-from megdt.scenario.tables import choose_codec, load_scenario, override, parse_scenario
+from megdt.scenario.tables import choose_codec, parse_scenario
 
 __all__ = [
     "CODECS",
