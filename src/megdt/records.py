@@ -44,6 +44,11 @@ class Side(str):
         return cls(f"UE{number}")
 
     @property
+    def number(self) -> int:
+        """Of one UE of several; 0 for all other sides."""
+        return int(self[2:] or 0)
+
+    @property
     def is_ue(self) -> bool:
         """Whether it is a UE, and not the ES."""
         return self != "ES"

@@ -220,6 +220,11 @@ class Monitor:
         """Whether what a source sends is taken."""
         return self._standing(source).trusted
 
+    def forget(self) -> None:
+        """Let go of what was seen, as the replica has; who is trusted stays."""
+        self._sights.clear()
+        self._anchors.clear()
+
     def judge(self, arrival: Arrival, expectation: Expectation) -> Judgement:
         """Hold an arrival against what was expected, and take it if it is to be believed.
 
@@ -233,7 +238,7 @@ class Monitor:
                 f"{arrival.source} says that it shows columns {columns.start} to {columns.stop - 1}, the "
                 f"replica has 0 to {replica.width - 1}; refuse the arrival or widen the replica"
             )
-        sight = _sight_of(arrival)
+        sight = sight_of(arrival)
         scores = self.measure(arrival, expectation)
         evidence = self._weigh(arrival.source, scores, self._late(arrival))
         standing = self._stand(arrival.source, evidence, now_s)
@@ -252,7 +257,7 @@ class Monitor:
 
     def measure(self, arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
         """Every statistic of an arrival that there is something to compare for."""
-        sight, now_s = _sight_of(arrival), arrival.arrived_s
+        sight, now_s = sight_of(arrival), arrival.arrived_s
         return (
             *_link_scores(arrival, expectation),
             *self._position_scores(arrival, expectation, sight),
@@ -421,7 +426,8 @@ def _box_scores(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
         )  # fmt: skip
 
 
-def _sight_of(arrival: Arrival) -> Sight:
+def sight_of(arrival: Arrival) -> Sight:
+    """What an arrival shows, where it is sure of it."""
     observation = arrival.observation
     sure = surely_seen(observation.confidence, observation.values.shape[1:])
     return Sight(

@@ -80,6 +80,10 @@ class SnrPredictor:
         self._recent: list[tuple[float, Floats, Floats]] = []
         self._told: list[_Told] = []
 
+    def knows(self, ue: ArrayLike) -> bool:
+        """Whether all these UEs have measured, so that they can be predicted."""
+        return not np.isnan(self._level_db[np.asarray(ue, np.int64)]).any()
+
     def observe(self, ue: ArrayLike, time_s: float, snr_db: ArrayLike, *, now_s: float) -> None:
         """Learn from the SNR that some UEs have measured at one time.
 

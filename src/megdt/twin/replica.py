@@ -138,6 +138,17 @@ class Replica:
         self.revision = store.apply([self._update(tile) for tile in tiles], now_s=now_s)
         return tiles
 
+    def forget(self, *, store: Store, now_s: float) -> None:
+        """Let go of all that was seen, as it no longer looks like that; it stays in the history."""
+        self.values[:] = 0
+        self.seen_s[:] = NEVER
+        self.sources = [None] * len(self.sources)
+        known = store.entities("tile")
+        if known:
+            self.revision = store.apply(
+                [Update(id=tile.id, remove=True) for tile in known], now_s=now_s
+            )
+
     def recall(self, window: range, *, now_s: float) -> Feature:
         """What the twin remembers of a window, as a mechanism takes it.
 

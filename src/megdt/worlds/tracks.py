@@ -68,6 +68,35 @@ def walk_streets(
     return np.stack(found)
 
 
+def go_along(
+    rng_seed: int, time_s: float, *, ues: int, length_m: float, speed_m_s: float
+) -> NDArray[np.float64]:
+    """Where UEs are that go to and fro along a line, each at its own speed.
+
+    Args:
+        rng_seed: Draws speeds, and where they begin; the same seed gives the same everywhere.
+        time_s: When.
+        ues: How many; the first ones are the same, however many there are.
+        length_m: Of the line, eastwards from 0.
+        speed_m_s: Give or take a quarter.
+
+    Returns:
+        Each on a line of its own, half a metre apart. [ues, 2]
+
+    Raises:
+        WorldError: If a number is out of its range.
+    """
+    if ues < 1 or not 0 < length_m < math.inf or not 0 < speed_m_s <= 100:
+        raise WorldError(
+            f"{ues} UEs cannot go along {length_m:g} m at {speed_m_s:g} m/s; give 1 or more, a length and "
+            "a speed above 0"
+        )
+    drawn = np.random.default_rng((rng_seed, 25)).uniform(size=(ues, 2))
+    went_m = 2 * length_m * drawn[:, 0] + speed_m_s * (0.75 + 0.5 * drawn[:, 1]) * time_s
+    east_m = length_m - np.abs(went_m % (2 * length_m) - length_m)
+    return np.stack([east_m, 0.5 * np.arange(ues)], -1)
+
+
 class _Traffic:
     """All UEs at one time. A corner is an arc that begins `radius_m` before the crossing."""
 

@@ -1,0 +1,257 @@
+"""What an edge server knows of its world, in one object: store, network, replica, monitor, planner.
+
+All of it follows from the store, so a twin that is opened again, or forked, goes on as it was: where UEs
+are and what they hear is learned anew from the history; the replica, and who is quarantined, are read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.errors import MeasurementError
+from megdt.mechanisms.panorama import VIEW_COLUMNS, Camera, Panorama
+from megdt.mechanisms.stages import Models
+from megdt.models import LATENT_CHANNELS
+from megdt.records import Side
+from megdt.twin.content import predict_change
+from megdt.twin.entities import Entity, Update
+from megdt.twin.evidence import bundled_limits
+from megdt.twin.maintenance import Refresh, plan_refreshes
+from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine, sight_of
+from megdt.twin.network import Beacon, Network, Place, Prediction
+from megdt.twin.objects import Namer, name_objects
+from megdt.twin.planner import Ask, Decision, Planner
+from megdt.twin.replica import Replica
+from megdt.twin.store import Store
+from megdt.twin.validation import Validity, assess, flag
+
+VIEW_BITS = 8 * LATENT_CHANNELS * VIEW_COLUMNS**2
+"""Of a view as int8 seeds."""
+
+SERVER = "es/1"
+
+_DAY_S = 86_400.0
+_RELEARNED = 2_000
+"""Revisions of which the network is learned again when a twin is opened."""
+
+
+class Twin:
+    """Everything that the edge server knows.
+
+    Args:
+        place: What was known beforehand.
+        ues: How many UEs there are: UE1, UE2, ...
+        store: Holds all of it; closing it is the caller's.
+        planner: Plans requests.
+        models: Decode the replica.
+        namer: Names what it shows; None where its models do not know such scenes.
+        horizon_s: From a request until its picture is sent: how far ahead SNR is predicted.
+        history: Where what UEs have told is learned from; the store itself where left out.
+
+    Raises:
+        TwinError: If the store is of another place.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        ues: int,
+        *,
+        store: Store,
+        planner: Planner,
+        models: Models,
+        namer: Namer | None = None,
+        horizon_s: float = 1.0,
+        history: Store | None = None,
+    ) -> None:
+        self.store, self.planner, self.horizon_s = store, planner, horizon_s
+        self._models, self._namer = models, namer
+        self.network = Network(place, ues)
+        self.replica = Replica.read(store, VIEW_COLUMNS, place.columns)
+        self.monitor = Monitor(
+            self.replica, store, limits=bundled_limits(), quarantine=Quarantine()
+        )
+        self._expected: dict[Side, Expectation] = {}
+        self._picture: tuple[int, NDArray[np.uint8]] | None = None
+        for beacon in _beacons(store if history is None else history, ues, len(place.laws)):
+            self._expected = self.network.learn(beacon)
+
+    def fork(self, place: Place | None = None, ues: int | None = None) -> Twin:
+        """A twin in memory that goes on from here; whatever is tried on it, this one stays as it is.
+
+        Args:
+            place: Another one, with as many columns.
+            ues: Another number of UEs.
+        """
+        return Twin(
+            self.network.place if place is None else place,
+            self.network.tracker.ues if ues is None else ues,
+            store=self.store.fork(),
+            planner=self.planner,
+            models=self._models,
+            namer=self._namer,
+            horizon_s=self.horizon_s,
+            history=self.store,
+        )
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Sky and weather as last told; empty before the first round."""
+        told: Mapping[str, str] = self._server().get("conditions", {})
+        return told
+
+    @property
+    def rounds(self) -> int:
+        """That are over."""
+        return int(self._server().get("rounds", 0))
+
+    @property
+    def picture(self) -> NDArray[np.uint8]:
+        """What the replica shows. RGB [256, 8 * panorama, 3]"""
+        if self._picture is None or self._picture[0] != self.replica.revision:
+            self._picture = self.replica.revision, self.replica.picture(self._models)
+        return self._picture[1]
+
+    def see_conditions(self, conditions: Mapping[str, str], *, now_s: float) -> None:
+        """Under another sky everything looks different: what was seen before is history by then."""
+        before = self.conditions
+        if before == dict(conditions):
+            return
+        told = {"conditions": dict(conditions)}
+        self.store.apply([Update(id=SERVER, kind="es", reported=told)], now_s=now_s)
+        if before:
+            self.replica.forget(store=self.store, now_s=now_s)
+            self.monitor.forget()
+
+    def listen(self, beacon: Beacon, *, now_s: float) -> None:
+        """Keep what UEs tell, hold it against what was predicted, and learn it.
+
+        Raises:
+            MeasurementError, PredictionError: If something is out of range, or from the future.
+        """
+        if not beacon.time_s <= now_s:  # also catches nan
+            raise MeasurementError(
+                f"UEs tell of {beacon.time_s:g} s, it is {now_s:g} s; set their clocks"
+            )
+        told = zip(beacon.position_m.tolist(), beacon.snr_db.tolist(), strict=True)
+        updates = [
+            Update(
+                id=f"ue/{number}",
+                kind="ue",
+                reported={
+                    "position_m": place,
+                    "heard": {"snr_db": [None if math.isnan(snr) else snr for snr in heard]},
+                },
+            )
+            for number, (place, heard) in enumerate(told, 1)
+        ]
+        up = [not all(map(math.isnan, heard)) for heard in beacon.snr_db.T.tolist()]
+        cells = [
+            Update(id=f"cell/{number}", kind="cell", reported={"up": works})
+            for number, works in enumerate(up, 1)
+        ]
+        self.store.apply([*updates, *cells], now_s=beacon.time_s)
+        self._expected = self.network.learn(beacon)
+
+    def ask_for_views(self, *, now_s: float, budget_bits: int) -> tuple[Refresh, ...]:
+        """Who shall send what it sees, most worth for the bits first."""
+        place = self.network.place
+        x_m = self.network.tracker.predict(now_s).mean_m[:, 0]
+        cameras = tuple(
+            Camera(side=Side.ue(number), column=round(place.first_column(float(x))))
+            for number, x in enumerate(x_m, 1)
+            if self.monitor.trusts(Side.ue(number))
+        )
+        if not cameras:
+            return ()
+        return plan_refreshes(
+            self.replica,
+            Panorama(width=place.columns, cameras=cameras, margin=0),
+            now_s=now_s,
+            budget=budget_bits,
+            # Whole views: what else it sees comes with it, but a part that is asked for costs a bit.
+            cost=lambda side, columns: VIEW_BITS - VIEW_COLUMNS + columns,
+            novelty=lambda age_s: predict_change(age_s / _DAY_S).mean,
+        )
+
+    def validate(self, arrivals: Sequence[Arrival], *, now_s: float) -> Validity:
+        """Whether to plan by the twin; told to the store.
+
+        Args:
+            arrivals: What has just come and was not judged yet: spot checks, of those that are trusted.
+            now_s: On the twin's clock.
+        """
+        network = self.network
+        checks = [sight_of(a) for a in arrivals if self.monitor.trusts(a.source)]
+        coverage = network.coverage
+        validity = assess(
+            self.replica,
+            now_s=now_s,
+            spot_checks=checks,
+            coverages={} if coverage is None else {"SNR": coverage},
+            drifting=("SNR",) if network.drifts else (),
+        )
+        flag(self.store, validity, server=SERVER, now_s=now_s)
+        return validity
+
+    def judge(self, arrival: Arrival) -> Judgement:
+        """Let the monitor hold an arrival against what was expected; what it believes is in the replica."""
+        return self.monitor.judge(arrival, self._expected[arrival.source])
+
+    def name_objects(self, *, now_s: float) -> None:
+        """Keep the list of what stands where, as the replica shows it."""
+        if self._namer is not None and np.isfinite(self.replica.seen_s).any():
+            name_objects(self.replica, self.picture, self._namer, now_s=now_s, store=self.store)
+
+    def predict(self, now_s: float) -> tuple[Prediction, ...]:
+        """What each UE will hear when what it asks for now is sent to it."""
+        return self.network.predict(now_s, self.horizon_s)
+
+    def plan(self, asks: Sequence[Ask], validity: Validity) -> list[Decision]:
+        """Plans, by the twin where it is fresh."""
+        return self.planner.plan(asks)
+
+    def end_round(self, updates: Sequence[Update], *, now_s: float) -> int:
+        """Keep what a round has brought; returns its number, from 0 on."""
+        number = self.rounds
+        told = Update(id=SERVER, kind="es", reported={"rounds": number + 1})
+        self.store.apply([*updates, told], now_s=now_s)
+        return number
+
+    def _server(self) -> dict[str, Any]:
+        known = [e.reported for e in self.store.entities("es") if e.id == SERVER]
+        return known[0] if known else {}
+
+
+def _beacons(store: Store, ues: int, stations: int) -> list[Beacon]:
+    """What UEs have told, of the newest revisions; at most so many of them."""
+    found: list[Beacon] = []
+    since = max(store.revision - _RELEARNED, 0)
+    told: list[Entity] = [e for e in store.history(since=since) if e.kind == "ue"]
+    for _, batch in itertools.groupby(told, key=lambda e: e.revision):
+        states = {e.id: e for e in batch if "heard" in e.reported}
+        rows = list(
+            itertools.takewhile(
+                lambda row: row is not None, (states.get(f"ue/{n}") for n in range(1, ues + 1))
+            )
+        )
+        whole = [r for r in rows if r and len(r.reported["heard"]["snr_db"]) == stations]
+        # What was written for another reason tells what was heard before once more.
+        if not whole or len(whole) < len(rows) or (found and whole[0].at_s <= found[-1].time_s):
+            continue
+        heard = [
+            [math.nan if s is None else s for s in r.reported["heard"]["snr_db"]] for r in whole
+        ]
+        place = [r.reported["position_m"] for r in whole]
+        found.append(
+            Beacon(
+                time_s=whole[0].at_s, position_m=np.array(place), snr_db=np.array(heard, np.float64)
+            )
+        )
+    return found
