@@ -133,6 +133,7 @@ class WateredGarden:
                 f"no beds of a metre in {length_m:g} m, or thirst {thirst:g} is not above 0; give "
                 "whole metres and a thirst such as 1"
             )
+        self.rng_seed = rng_seed
         self.drone = Drone() if drone is None else drone
         self.weather = Weather(rng_seed, length_h=length_h)
         self.length_h = length_h
@@ -179,6 +180,12 @@ class WateredGarden:
     def share(self, of: NDArray[np.bool_]) -> float:
         """Of the counted flowers, those that are so. [flowers]"""
         return float(of[self.counted].mean()) if self.counted.any() else 1.0
+
+    def counts(self) -> NDArray[np.int64]:
+        """Fresh and wilting flowers within reach of a drone over each bed. [beds, 2]"""
+        near = self.reached & self.counted
+        wilting = self.alive & ~self.fresh
+        return np.stack([(near & self.fresh).sum(1), (near & wilting).sum(1)], -1)
 
     def look(self) -> Garden:
         """The garden as cameras see it now."""
@@ -336,16 +343,19 @@ class Tally:
     """How a garden fared; shares of its counted flowers.
 
     Args:
-        fresh: Fresh at a time, in the mean over all of it.
-        fresh_at_end: Fresh at the end.
+        course: Fresh after each step.
         alive_at_end: Alive at the end.
         waterings: That the drone has done.
     """
 
-    fresh: float
-    fresh_at_end: float
+    course: tuple[float, ...]
     alive_at_end: float
     waterings: int
+
+    @property
+    def fresh(self) -> float:
+        """Fresh at a time, in the mean over all of it."""
+        return float(np.mean(self.course))
 
 
 def tend(
@@ -363,18 +373,17 @@ def tend(
         hours: How long.
         watch: Told after each step which bed has been watered, if one has.
     """
-    fresh, waterings = [], 0
+    course, waterings = [], 0
     for _ in range(round(hours / STEP_H)):
         if garden.errand is None:
             garden.send(choose(garden))
         watered = garden.step()
         waterings += watered is not None
-        fresh.append(garden.share(garden.fresh))
+        course.append(garden.share(garden.fresh))
         if watch is not None:
             watch(watered)
     return Tally(
-        fresh=float(np.mean(fresh)),
-        fresh_at_end=garden.share(garden.fresh),
+        course=tuple(course),
         alive_at_end=garden.share(garden.alive),
         waterings=waterings,
     )
