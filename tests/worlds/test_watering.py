@@ -118,6 +118,19 @@ def test_the_drone_flies_waters_what_it_reaches_and_fetches_water() -> None:
     assert (garden.tank, garden.place_m) == (2, 0.0)
 
 
+def test_every_flower_that_counts_can_be_watered() -> None:
+    garden = WateredGarden(906, length_m=8)
+    assert garden.x_m.max() > 9  # the second plot goes on to 12 m
+    assert garden.x_m[garden.counted].max() <= 8 + garden.drone.reach_m
+    garden.water[:] = 0.5
+    for bed in range(8):
+        garden.place_m, garden.tank = bed + 0.5, 2
+        run(garden, bed)
+    garden.water[~garden.reached.any(0)] = 0.0
+    assert garden.share(garden.alive) == 1.0
+    assert garden.counts().sum() >= garden.counted.sum() > 0
+
+
 def fresh(choose: Callable[[int], Callable[[WateredGarden], int]]) -> float:
     """Mean share of fresh flowers over two days."""
     return float(np.mean([tend(WateredGarden(g), choose(g), hours=48).fresh for g in GARDENS]))

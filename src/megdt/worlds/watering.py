@@ -145,8 +145,6 @@ class WateredGarden:
         start = rng.uniform(WILTS, 1.0, len(soil))
         self.x_m = np.array([f.x_m for f in flowers])
         """Where each flower is rooted. [flowers]"""
-        self.counted = np.array([f.nearness >= COUNTED_NEARNESS for f in flowers])
-        """Whether it is near enough to be counted. [flowers]"""
         at = np.arange(len(soil)) * _SOIL_M
         own = rng.uniform(0.85, 1.15, len(flowers))
         lasts_h = np.array([_LASTS_H[f.species] for f in flowers])
@@ -159,6 +157,10 @@ class WateredGarden:
         centres = np.arange(self.beds) + 0.5
         self.reached = np.abs(self.x_m - centres[:, None]) <= self.drone.reach_m
         """Which flowers a drone over each bed waters. [beds, flowers]"""
+        near = np.array([f.nearness >= COUNTED_NEARNESS for f in flowers])
+        self.counted = near & self.reached.any(0)
+        """Whether it is near enough to be counted, and in a bed: the last plot may go on beyond the
+        garden's end. [flowers]"""
         self.time_h = 0.0
         self.place_m = 0.0
         self.tank = self.drone.tank
