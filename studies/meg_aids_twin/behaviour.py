@@ -142,7 +142,7 @@ def measure(
 def claims_of(
     way: dict[str, float], against: dict[str, dict[str, float]], drier: dict[str, float]
 ) -> list[dict[str, str]]:
-    """What we say, and whether it holds: by the whole 95 % interval."""
+    """What we say: the target by its mean, what holds by the whole interval of 95 %."""
 
     def more(name: str, difference: dict[str, float]) -> dict[str, str]:
         return {
