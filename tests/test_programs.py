@@ -54,6 +54,17 @@ def test_the_recipe_of_the_monitor_measures_what_its_limits_hold(tmp_path: Path)
         assert abs(found["scores"][key][1] - kept["scores"][key][1]) < 1
 
 
+def test_the_recipe_of_the_policy_writes_what_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "behaviour.json"
+    run(ROOT / "recipes" / "behaviour.py", "--quick", "--out", out, cwd=tmp_path)
+    kept = json.loads((ROOT / "src" / "megdt" / "twin" / "behaviour.json").read_text())
+    found = json.loads(out.read_text())
+    assert found.keys() == kept.keys()
+    for network in ("counter", "policy"):
+        shapes = [[layer["shape"] for layer in told[network]] for told in (found, kept)]
+        assert shapes[0] == shapes[1]
+
+
 needs_weights = pytest.mark.skipif(
     find_spec("stlpips_pytorch") is None or find_spec("skimage") is None,
     reason="needs the network weights in stlpips-pytorch and the pictures in scikit-image",
@@ -68,6 +79,7 @@ needs_weights = pytest.mark.skipif(
         "fair_baseline",
         "fig6",
         "interactive",
+        "meg_aids_twin",
         "mechanisms",
         "multi_user",
         "over_the_air",

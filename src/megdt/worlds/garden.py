@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -176,6 +178,31 @@ class Garden:
             age_days=self.age_days + days,
         )
 
+    def with_stages(self, stages: Sequence[str | None]) -> Garden:
+        """The same garden with its flowers in stages that something else than their age decides.
+
+        It is a picture of one moment: `later` goes on from the garden as it was laid out.
+
+        Args:
+            stages: Of each of `entities`; None for a flower that is no longer there.
+
+        Raises:
+            WorldError: If there are not as many as flowers, or one is unknown.
+        """
+        if len(stages) != len(self.entities):
+            raise WorldError(
+                f"{len(stages)} stages for {len(self.entities)} flowers; give one a flower"
+            )
+        for stage in set(stages) - {None}:
+            _check_name(str(stage), STAGES)
+        turned = copy(self)
+        turned.__dict__["entities"] = tuple(
+            _turn(entity, stage)
+            for entity, stage in zip(self.entities, stages, strict=True)
+            if stage is not None
+        )
+        return turned
+
     def render(self, view: View) -> NDArray[np.uint8]:
         """Draw what the camera sees.
 
@@ -334,7 +361,11 @@ def _live(entity: Entity, passed: float, days: float) -> Entity:
     while days >= _LIFE_DAYS[STAGES[place]]:
         days -= _LIFE_DAYS[STAGES[place]]
         place = (place + 1) % len(STAGES)
-    stage = STAGES[place]
+    return _turn(entity, STAGES[place])
+
+
+def _turn(entity: Entity, stage: str) -> Entity:
+    """A flower in another stage of its life."""
     if stage == entity.stage:
         return entity
     height, radius = _STATURE[entity.species]
