@@ -69,6 +69,7 @@ Kind = Literal[
     "observation",
     "superposed",
     "needs",
+    "digest",
     "shares",
     "state",
     "agreement",
@@ -80,7 +81,7 @@ Kind = Literal[
 """What a feature is. A seed is a latent that crosses the air (never a random seed); an observation
 is a seed with where and how long ago it was seen; a sketch is what a person can read of a picture; a
 recipe is a prompt with the rng_seed that it is drawn with; a frame is a picture of a video; needs are where and how long ago a view was
-seen, without what is seen there, and shares who is to send what of theirs to whom; superposed is what
+seen, without what is seen there; a digest is what tells a changed part of a view from one that is as it was; shares who is to send what of theirs to whom; superposed is what
 one of several has of a seed that adds up on the air; a state is a hash of what a
 copy of a model holds, and an agreement says whether two copies hold the same; a text is what is written of a picture or
 in answer to a prompt."""

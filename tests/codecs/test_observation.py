@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megdt.codecs.observation import (
+    BLOCK,
     CELLS,
+    BlocksCodec,
     NeedsCodec,
     ObservationCodec,
     WideObservationCodec,
@@ -154,3 +156,59 @@ def test_needs_are_an_observation_without_its_seed() -> None:
     assert found.age_s == pytest.approx(86_400, rel=0.03)
     with pytest.raises(CodecError, match="needs of 11 bytes arrived, their head has 10"):
         codec.decode(Delivery(payload=packet.payload + b"!"))
+
+
+BLOCKS = BlocksCodec(
+    seed=lambda width: QuantisedSeedCodec(shape=(4, BLOCK, width)), shape=(4, 32), columns=96
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 7), st.data())
+def test_the_blocks_that_were_asked_for_come_and_no_others(wide: int, data: st.DataObject) -> None:
+    there = np.array(data.draw(st.lists(st.booleans(), min_size=8 * wide, max_size=8 * wide)))
+    there[data.draw(st.integers(0, 8 * wide - 1))] = True
+    confidence = np.kron(there.reshape(8, wide), np.ones((BLOCK, BLOCK))).astype(np.float32)
+    values = np.random.default_rng(wide).standard_normal((4, 32, 4 * wide)).astype(np.float32)
+    sent = Feature(kind="observation", values=values, confidence=confidence, age_s=600)
+    packet = BLOCKS.encode(sent)
+    assert packet.bits == 8 * (3 + wide) + 8 * 4 * BLOCK * BLOCK * there.sum()
+    found = BLOCKS.decode(Delivery(payload=packet.payload))
+    assert found.kind == "observation"
+    assert found.age_s == pytest.approx(600, rel=0.03)
+    assert (found.confidence == confidence).all()
+    assert np.abs(found.values - values * confidence).max() < 0.1
+
+
+def test_a_block_that_is_not_seen_everywhere_does_not_come() -> None:
+    seen = np.zeros((32, 8), np.float32)
+    seen[:8, :4] = 1
+    seen[1, 1] = 0
+    values = np.ones((4, 32, 8), np.float32)
+    found = BLOCKS.decode(
+        Delivery(
+            payload=BLOCKS.encode(
+                Feature(kind="observation", values=values, confidence=seen)
+            ).payload
+        )
+    )
+    assert found.confidence is not None
+    assert np.argwhere(found.confidence).min(0).tolist() == [4, 0]
+    assert found.confidence.sum() == BLOCK * BLOCK
+
+
+def test_no_blocks_and_broken_blocks_are_told() -> None:
+    values = np.ones((4, 32, 8), np.float32)
+    whole = Feature(kind="observation", values=values)
+    with pytest.raises(
+        CodecError, match=r"0 blocks of an observation of shape \(4, 32, 8\) are seen"
+    ):
+        BLOCKS.encode(Feature(kind="observation", values=values, confidence=values[0] * 0))
+    with pytest.raises(
+        CodecError, match="of 6 columns is to be sent; expected 4 to 96 in blocks of 4"
+    ):
+        BLOCKS.encode(Feature(kind="observation", values=values[:, :, :6]))
+    payload = BLOCKS.encode(whole).payload
+    for length in (0, 2, 3, 4, 5, len(payload) - 1):
+        with pytest.raises(CodecError):
+            BLOCKS.decode(Delivery(payload=payload[:length]))

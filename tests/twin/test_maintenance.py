@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from megdt.codecs.observation import BLOCK
 from megdt.errors import TwinError
 from megdt.mechanisms.panorama import Camera, Panorama
 from megdt.records import Feature, Side
-from megdt.twin.maintenance import Refresh, plan_refreshes, take_turns
+from megdt.twin.maintenance import Refresh, plan_refreshes, share_out, take_turns
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
 
@@ -20,14 +21,20 @@ PANORAMA = Panorama(
 )
 
 
-def cost(side: Side, columns: int) -> float:
+def cost(side: Side, columns: float) -> float:
     return 10 + columns
 
 
-def plan(replica: Replica, budget: float = 1e9, **changes: object) -> dict[Side, tuple[int, ...]]:
+def plan(replica: Replica, budget: float = 1e9, **changes: object) -> dict[Side, Refresh]:
     settings = {"now_s": 100.0, "cost": cost, "novelty": lambda age: min(age / 100, 1.0), **changes}
     found = plan_refreshes(replica, PANORAMA, budget=budget, **settings)  # type: ignore[arg-type]
-    return {refresh.side: refresh.columns for refresh in found}
+    return {refresh.side: refresh for refresh in found}
+
+
+def asked_columns(refresh: Refresh) -> list[int]:
+    """Those of which anything is asked."""
+    assert refresh.blocks is not None
+    return [c for k, c in enumerate(refresh.columns) if refresh.blocks[:, k // BLOCK].any()]
 
 
 def replica_seen(*parts: tuple[int, int, float]) -> Replica:
@@ -45,17 +52,18 @@ def replica_seen(*parts: tuple[int, int, float]) -> Replica:
 
 def test_everything_that_anyone_sees_is_asked_for_once() -> None:
     asked = plan(Replica.blank(32, 96))
-    columns = [c for part in asked.values() for c in part]
+    assert all(refresh.blocks is not None and refresh.blocks.all() for refresh in asked.values())
+    columns = [c for refresh in asked.values() for c in refresh.columns]
     # Not the edges of views, but where the panorama ends too.
     assert sorted(columns) == [*range(44), *range(68, 96)]
     assert len(set(columns)) == len(columns)
 
 
 def test_the_oldest_comes_first_when_there_is_little_to_spend() -> None:
-    replica = replica_seen((0, 40, 90.0), (40, 96, 10.0))
-    assert plan(replica, budget=18) == {UE3: tuple(range(72, 80))}
-    replica = replica_seen((0, 40, 10.0), (40, 96, 90.0))
-    (side,) = plan(replica, budget=18)
+    asked = plan(replica_seen((0, 80, 90.0), (80, 84, 10.0), (84, 96, 90.0)), budget=14)
+    assert list(asked) == [UE3]
+    assert asked_columns(asked[UE3]) == [80, 81, 82, 83]
+    (side,) = plan(replica_seen((0, 44, 10.0), (44, 96, 90.0)), budget=18)
     assert side in (UE1, UE2)
 
 
@@ -65,15 +73,69 @@ def test_what_has_not_changed_is_not_asked_for() -> None:
 
 def test_the_cheaper_ue_is_asked_where_two_see_the_same() -> None:
     dear = {UE1: 3.0, UE2: 1.0, UE3: 1.0}
-    asked = plan(Replica.blank(32, 96), cost=lambda side, n: dear[side] * (10 + n))
-    assert asked[UE2] == tuple(range(20, 44))
-    assert asked[UE1] == tuple(range(20))
+    asked = share_out(PANORAMA, lambda side, n: dear[side] * (10 + n))
+    assert asked == {UE2: tuple(range(20, 44)), UE3: tuple(range(68, 96)), UE1: tuple(range(20))}
 
 
 @pytest.mark.parametrize("budget", [5.0, 20.0, 60.0, 90.0])
 def test_the_budget_is_kept(budget: float) -> None:
     asked = plan(Replica.blank(32, 96), budget=budget)
-    assert sum(cost(side, len(columns)) for side, columns in asked.items()) <= budget
+    spent = 0.0
+    for side, refresh in asked.items():
+        assert refresh.blocks is not None
+        spent += cost(side, refresh.blocks.sum() * BLOCK * BLOCK / 32)
+    assert budget - 11 < spent <= budget or spent == 0
+
+
+def test_what_digests_tell_stands_in_the_place_of_age() -> None:
+    replica = replica_seen((0, 96, 90.0))
+    changes = {
+        side: np.zeros((8, len(c) // BLOCK)) for side, c in share_out(PANORAMA, cost).items()
+    }
+    changes[UE2][3, 1] = 0.7
+    changes[UE3][6, 2] = 0.3
+    asked = plan(replica, changes=changes)
+    assert {side: np.argwhere(r.blocks).tolist() for side, r in asked.items()} == {
+        UE2: [[3, 1]],
+        UE3: [[6, 2]],
+    }
+    assert list(plan(replica, changes=changes, budget=10.6)) == [UE2]
+    # A UE without a digest is asked by age.
+    del changes[UE1]
+    blocks = plan(replica, changes=changes)[UE1].blocks
+    assert blocks is not None
+    assert blocks.all()
+
+
+def test_what_nobody_has_seen_is_asked_for_whatever_the_digest_says() -> None:
+    changes = {
+        side: np.zeros((8, len(c) // BLOCK)) for side, c in share_out(PANORAMA, cost).items()
+    }
+    asked = plan(replica_seen((0, 68, 90.0), (72, 96, 90.0)), changes=changes)
+    assert list(asked) == [UE3]
+    assert asked_columns(asked[UE3]) == [68, 69, 70, 71]
+
+
+def test_the_parts_asked_for_are_all_that_changes_in_the_replica() -> None:
+    replica = replica_seen((0, 96, 90.0))
+    blocks = np.zeros((8, 6), bool)
+    blocks[2, 0] = blocks[7, 5] = True
+    refresh = Refresh(side=UE2, columns=tuple(range(20, 44)), blocks=blocks)
+    sight = Feature(kind="observation", values=np.full((4, 32, 32), 2.0, np.float32))
+    part = refresh.of(sight, PANORAMA.by_side[UE2].view)
+    with open_store() as store:
+        replica.refresh(part, refresh.columns, source=UE2, now_s=100, store=store)
+    changed = np.zeros((32, 96), bool)
+    changed[8:12, 20:24] = changed[28:32, 40:44] = True
+    assert ((replica.values == 2.0) == changed).all()
+    assert ((replica.seen_s == 100.0) == changed).all()
+
+
+def test_changes_of_other_columns_are_told() -> None:
+    with pytest.raises(
+        TwinError, match=r"changes of UE1 are \(8, 3\), its 28 columns have \(8, 7\)"
+    ):
+        plan(Replica.blank(32, 96), changes={UE1: np.zeros((8, 3))})
 
 
 def test_turns_go_round_as_far_as_the_budget_does() -> None:

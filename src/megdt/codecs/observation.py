@@ -7,12 +7,20 @@ in two bytes how many, where they are all that the source sees. Needs are the sa
 1 byte   0 for seen everywhere, 1 for a map that follows
 8 bytes  the map, if any: 8 x 8 cells, row by row, 1 where all of a cell was seen
 rest     the seed
+
+Of an observation in blocks only those go that were seen:
+
+1 byte   age
+2 bytes  blocks from left to right, little-endian
+         the map, a bit for each block, row by row
+rest     the seed, of the blocks side by side
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +31,10 @@ from megdt.errors import CodecError
 from megdt.records import Delivery, Feature, Packet
 
 CELLS = 8
+
+BLOCK = 4
+"""Latents along each side of a block: half a metre of the garden, at 256 pixels."""
+
 _MINUTE_S, _STEPS = 60.0, 15.0
 _AGES = 255
 
@@ -149,6 +161,92 @@ class NeedsCodec:
             )
         confidence = None if cells is None else _spread(cells, self.shape)
         return Feature(kind="needs", values=None, confidence=confidence, age_s=age_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksCodec:
+    """Parts of an observation: its blocks that are seen everywhere, and nothing of the others.
+
+    Args:
+        seed: Makes the codec of a seed that is BLOCK high and so wide; one of bits.
+        shape: Latent channels and height.
+        columns: The most that there may be.
+    """
+
+    seed: Callable[[int], Codec] = field(repr=False)
+    shape: tuple[int, int]
+    columns: int
+
+    def encode(self, feature: Feature) -> Packet:
+        """Age, map and blocks.
+
+        Raises:
+            CodecError: If the observation is of another height, too wide, or no whole blocks, or
+                none of it is seen.
+        """
+        values, seen = feature.values, feature.confidence
+        self._check(values.shape[2], "is to be sent")
+        cells = np.ones(values.shape[1:]) if seen is None else np.asarray(seen)
+        there = (split_blocks(cells[None]) >= 0.5).all(2)
+        if values.shape[:2] != self.shape or not there.any():
+            raise CodecError(
+                f"{int(there.sum())} blocks of an observation of shape {values.shape} are seen; expected "
+                f"one or more of {self.shape} x columns: give what is to be sent a confidence of 1"
+            )
+        blocks = split_blocks(values)[there].reshape(-1, self.shape[0], BLOCK, BLOCK)
+        row = np.ascontiguousarray(np.concatenate(blocks, 2))
+        packet = self.seed(row.shape[2]).encode(Feature(kind="seed", values=row))
+        head = bytes([_age_code(feature.age_s)]) + there.shape[1].to_bytes(2, "little")
+        return Packet(payload=head + np.packbits(there).tobytes() + packet.payload)
+
+    def decode(self, delivery: Delivery) -> Feature:
+        """The observation, with confidence 0 where no block came.
+
+        Raises:
+            CodecError: If it is cut short or too wide, or the seed's codec refuses the rest.
+        """
+        payload, height = delivery.payload, self.shape[1]
+        wide = int.from_bytes(payload[1:3], "little")
+        self._check(BLOCK * wide, "arrived")
+        rows = height // BLOCK
+        end = 3 + -(-rows * wide // 8)
+        there = np.unpackbits(np.frombuffer(payload[3:end], np.uint8))[: rows * wide] > 0
+        if len(payload) < end or not there.any():
+            raise CodecError(
+                f"an observation of {len(payload)} bytes with {int(there.sum())} blocks arrived; "
+                f"expected more than {end} bytes and a block: both ends must follow the same plan"
+            )
+        there = there.reshape(rows, wide)
+        seed = self.seed(BLOCK * int(there.sum())).decode(replace(delivery, payload=payload[end:]))
+        blocks = np.stack(np.split(seed.values, int(there.sum()), 2))
+        values = np.zeros((self.shape[0], rows, BLOCK, wide, BLOCK), np.float32)
+        row, column = np.nonzero(there)
+        values[:, row, :, column] = blocks
+        confidence = np.repeat(np.repeat(there, BLOCK, 0), BLOCK, 1).astype(np.float32)
+        return replace(
+            seed,
+            kind="observation",
+            values=values.reshape(self.shape[0], height, BLOCK * wide),
+            confidence=confidence,
+            age_s=_age_s(payload[0]),
+        )
+
+    def _check(self, columns: int, what: str) -> None:
+        if columns % BLOCK or not BLOCK <= columns <= self.columns:
+            raise CodecError(
+                f"an observation of {columns} columns {what}; expected {BLOCK} to {self.columns} in "
+                f"blocks of {BLOCK}: both ends must follow the same plan"
+            )
+
+
+def split_blocks(values: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of each block. [channels, height, columns] to [rows, columns, numbers]"""
+    channels, height, width = values.shape
+    cells = values.reshape(channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    blocks: NDArray[Any] = cells.transpose(1, 3, 0, 2, 4).reshape(
+        height // BLOCK, width // BLOCK, -1
+    )
+    return blocks
 
 
 def _write_head(feature: Feature) -> bytes:

@@ -1,25 +1,29 @@
-"""Maintenance: who refreshes which part of the replica, under a budget.
+"""Maintenance: who refreshes which parts of the replica, under a budget.
 
-What a refresh is worth is how much what is remembered there will have changed since it was seen; what
-was never seen is worth most. What it costs is up to the caller: bits, channel uses, or joules, which
-make a UE with a good link the cheaper one to ask.
+A part is a block of latents. What its refresh is worth is how much it has changed, as far as a digest
+of what a UE sees tells (`codecs/digest.py`); without one, how much it will have changed since it was
+seen. What it costs is up to the caller: bits, channel uses, or joules, which make a UE with a good
+link the cheaper one to ask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from megdt.codecs.observation import BLOCK, split_blocks
 from megdt.errors import TwinError
-from megdt.mechanisms.panorama import EDGE_COLUMNS, Camera, Panorama
-from megdt.records import Side
-from megdt.twin.replica import TILE_COLUMNS, Replica
+from megdt.mechanisms.panorama import EDGE_COLUMNS, Camera, Panorama, cut
+from megdt.records import Feature, Side
+from megdt.twin.replica import Replica
 
-Cost = Callable[[Side, int], float]
-"""Of so many columns from a UE."""
+Cost = Callable[[Side, float], float]
+"""Of so many columns from a UE; a part of a column counts as such."""
 Novelty = Callable[[float], float]
 """How much what was seen so many seconds ago will have changed, 0 to 1."""
 
@@ -30,11 +34,49 @@ class Refresh:
 
     Args:
         side: The UE.
-        columns: Of the panorama, that it sees for sure, rising.
+        columns: Of the panorama, that it is asked about, rising.
+        blocks: Which blocks of them it sends; None for all. [height / BLOCK, columns / BLOCK]
     """
 
     side: Side
     columns: tuple[int, ...]
+    blocks: NDArray[np.bool_] | None = None
+
+    def of(self, observation: Feature, view: range) -> Feature:
+        """What is sent of an observation: the columns, with confidence 0 where they are not asked for.
+
+        Args:
+            observation: What the UE sees. [latent_channels, height, view]
+            view: Its columns.
+        """
+        part = cut(observation, view, self.columns)
+        if self.blocks is None:
+            return part
+        asked = np.repeat(np.repeat(self.blocks, BLOCK, 0), BLOCK, 1).astype(np.float32)
+        seen = asked if part.confidence is None else np.minimum(asked, part.confidence)
+        return replace(part, confidence=seen)
+
+
+def share_out(panorama: Panorama, cost: Cost) -> dict[Side, tuple[int, ...]]:
+    """Which columns each UE is asked about: what several see, the cheapest of them.
+
+    Columns are those that it sees for sure, in whole blocks; a block that reaches into what another
+    is asked about goes with both.
+
+    Args:
+        panorama: Who sees what of it.
+        cost: Of so many columns from a UE.
+    """
+    taken: set[int] = set()
+    asked: dict[Side, tuple[int, ...]] = {}
+    for camera in sorted(panorama.cameras, key=lambda c: cost(c.side, c.width)):
+        seen = _seen(panorama, camera)
+        blocks = [seen[at : at + BLOCK] for at in range(0, len(seen) - BLOCK + 1, BLOCK)]
+        columns = tuple(c for block in blocks if not taken.issuperset(block) for c in block)
+        taken |= set(columns)
+        if columns:
+            asked[camera.side] = columns
+    return asked
 
 
 def plan_refreshes(
@@ -45,11 +87,9 @@ def plan_refreshes(
     budget: float,
     cost: Cost,
     novelty: Novelty,
+    changes: Mapping[Side, NDArray[np.float64]] | None = None,
 ) -> tuple[Refresh, ...]:
-    """Ask for what has most likely changed most, for its cost.
-
-    Tiles are asked for one by one, of the UE that gains most a unit of cost, as long as the budget
-    goes; those of one UE are one refresh.
+    """Ask for what has changed most, for its cost, as far as the budget goes.
 
     Args:
         replica: What is known.
@@ -57,39 +97,61 @@ def plan_refreshes(
         now_s: On the twin's clock.
         budget: For all refreshes together, in the unit of `cost`.
         cost: Of so many columns from a UE, in one packet.
-        novelty: Of an age.
+        novelty: Of an age; what was never seen counts 1. Stands in where there is no digest.
+        changes: By how much each block of the columns of `share_out` has changed, 0 for not at all,
+            of the UEs that sent a digest. In its unit, in which a block never seen counts 1.
+            [height / BLOCK, columns / BLOCK]
+
+    Returns:
+        One refresh a UE at most. No block of it is worth nothing.
 
     Raises:
-        TwinError: If the panorama is not the replica's.
+        TwinError: If the panorama is not the replica's, or changes are of other columns.
     """
     _check(replica, panorama)
-    worth = _column_worth(replica, now_s, novelty)
-    asked: dict[Side, set[int]] = {camera.side: set() for camera in panorama.cameras}
-    sees = {camera.side: _seen(panorama, camera) for camera in panorama.cameras}
+    asked = share_out(panorama, cost)
+    worth = {}
+    for side, columns in asked.items():
+        told = (changes or {}).get(side)
+        if told is None:
+            worth[side] = _block_worth(replica, columns, now_s, novelty)
+            continue
+        unseen = _block_worth(replica, columns, now_s, lambda age: 0.0)
+        if np.shape(told) != unseen.shape:
+            raise TwinError(
+                f"changes of {side} are {np.shape(told)}, its {len(columns)} columns have "
+                f"{unseen.shape} blocks; compare its digest over the columns of share_out"
+            )
+        worth[side] = np.maximum(told, unseen)
+    a_block = BLOCK * BLOCK / replica.height
+    chosen = {side: np.zeros(w.size, bool) for side, w in worth.items()}
+    orders = {side: np.argsort(-w, axis=None, kind="stable") for side, w in worth.items()}
+    # Each UE's best block that is left, the best of all first; ties go by the order of UEs.
+    queue: list[tuple[float, int, Side, float]] = []
+
+    def offer(number: int, side: Side) -> None:
+        count = int(chosen[side].sum())
+        if count < worth[side].size:
+            value = float(worth[side].flat[orders[side][count]])
+            before = cost(side, count * a_block) if count else 0.0
+            price = cost(side, (count + 1) * a_block) - before
+            if value > 0:
+                heapq.heappush(queue, (-value / price, number, side, price))
+
+    for number, side in enumerate(asked):
+        offer(number, side)
     left = budget
-    while True:
-        best: tuple[float, Side, list[int], float] | None = None
-        for side, columns in sees.items():
-            before = cost(side, len(asked[side])) if asked[side] else 0.0
-            for tile in {c // TILE_COLUMNS for c in columns}:
-                new = [c for c in columns if c // TILE_COLUMNS == tile and worth[c] > 0]
-                price = cost(side, len(asked[side]) + len(new)) - before
-                if not new or price > left:
-                    continue
-                rate = float(worth[new].sum()) / price
-                if best is None or rate > best[0]:
-                    best = rate, side, new, price
-        if best is None:
-            break
-        _, side, new, price = best
-        asked[side] |= set(new)
-        # Once is enough, whoever sees it.
-        worth[new] = 0
+    while queue:
+        _, number, side, price = heapq.heappop(queue)
+        if price > left:
+            continue
         left -= price
+        chosen[side][orders[side][chosen[side].sum()]] = True
+        offer(number, side)
     return tuple(
-        Refresh(side=side, columns=tuple(sorted(columns)))
-        for side, columns in asked.items()
-        if columns
+        Refresh(side=side, columns=asked[side], blocks=blocks.reshape(worth[side].shape))
+        for side, blocks in chosen.items()
+        if blocks.any()
     )
 
 
@@ -120,12 +182,14 @@ def take_turns(
     return tuple(asked.values()), turns
 
 
-def _column_worth(replica: Replica, now_s: float, novelty: Novelty) -> NDArray[np.float64]:
-    """What refreshing each column is worth: the mean over its latents. [panorama]"""
-    ages = replica.ages_s(now_s)
+def _block_worth(
+    replica: Replica, columns: tuple[int, ...], now_s: float, novelty: Novelty
+) -> NDArray[np.float64]:
+    """What refreshing each block is worth by age: the mean over its latents. [rows, columns]"""
+    ages = replica.ages_s(now_s)[:, list(columns)]
     different, where = np.unique(ages, return_inverse=True)
-    values = np.array([1.0 if not np.isfinite(age) else novelty(float(age)) for age in different])
-    worth: NDArray[np.float64] = values[where].reshape(ages.shape).mean(0)
+    values = np.array([novelty(float(age)) if math.isfinite(age) else 1.0 for age in different])
+    worth: NDArray[np.float64] = split_blocks(values[where].reshape(1, *ages.shape)).mean(2)
     return worth
 
 
@@ -141,4 +205,9 @@ def _check(replica: Replica, panorama: Panorama) -> None:
         raise TwinError(
             f"the panorama has {panorama.width} columns, the replica {replica.width}; take the replica "
             "of this panorama"
+        )
+    if replica.height % BLOCK:
+        raise TwinError(
+            f"the replica is {replica.height} latents high, it is refreshed in blocks of {BLOCK}; take a "
+            "multiple"
         )
