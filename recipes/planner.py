@@ -1,18 +1,23 @@
 """Measure what the planner's ways take and give: src/megdt/twin/planner_costs.json.
 
-1. quality: generations after sentences about held-out views are sent in every way, over a link of each
+1. hardness: garden views lose detail to a short seed, and get noise; what their latents are like tells
+   how much that shows (src/megdt/twin/hardness.json).
+2. pictures: generations after sentences about held-out views are sent in every way, over a link of each
    SNR where noise gets into the picture, else once; the distance is ST-LPIPS to the picture that the
-   ES decodes of the error-free latent, and every picture's is kept. A way whose packet has bits alone
-   gives the same picture at any SNR, or none.
-2. costs: the same runs, and one at 512 pixels, tell operations, seconds of codecs, bits and symbols.
-3. sending: packets of these bits and symbols cross the link at each SNR, under each MCS table, several
-   times; every draw's latency is kept, since it is the late ones that break a deadline.
+   ES decodes of the error-free latent. Operations, seconds of codecs, bits and symbols are counted. A
+   way whose packet has bits alone gives the same picture at any SNR, or none. A file a picture, so
+   that this can be stopped and started again, or run side by side.
+3. costs: all pictures together, and packets of these bits and symbols cross the link at each SNR, under
+   each MCS table, several times; every draw's latency is kept, since it is the late ones that break a
+   deadline.
 
-    python recipes/planner.py quality [--pictures 10] [--first-view 10000000] [--large 2] --out quality.json
-    python recipes/planner.py sending --quality quality.json [more.json ...]
+    python recipes/planner.py hardness
+    python recipes/planner.py pictures FOLDER [--pictures 48] [--large 16] [--first-view 10000000]
+    python recipes/planner.py costs FOLDER
 
-Needs the extras metrics and images, and stlpips-pytorch. Eight minutes on one core; the first part may
-be run in pieces, side by side.
+Studies judge plans on other pictures: `python recipes/planner.py held-out FOLDER --out held_out.json`.
+Needs the extras metrics and images, and stlpips-pytorch. Two minutes for hardness, some 15 seconds for a picture on one core, 30
+for one of 512 pixels, and five minutes for the links.
 """
 
 from __future__ import annotations
@@ -30,19 +35,21 @@ from numpy.typing import NDArray
 from megdt.link.radio import RadioLink
 from megdt.models.bundle import Bundle
 from megdt.models.quality import PerceptualReference
-from megdt.records import Packet, Part, Result, Side
+from megdt.records import Delivery, Feature, Packet, Part, Request, Result, Side
 from megdt.scenario import Scenario, parse_scenario
 from megdt.trial import load
+from megdt.twin.hardness import LEARNED, foresee, spread
+from megdt.twin.hardness import describe as latent_features
 from megdt.twin.ways import COSTS, WAYS, Way
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
 
-QUALITY_SNR_DB = (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 30.0)
-SENDING_SNR_DB = tuple(float(snr) for snr in range(-10, 31, 5))
+QUALITY_SNR_DB = (-10.0, -6.0, -2.0, 2.0, 6.0, 10.0, 14.0, 20.0, 30.0)
+SENDING_SNR_DB = tuple(float(snr) for snr in range(-10, 31, 2))
 SIZES_PX = (256, 512)
 MCS_TABLES = (2, 3)
 DRAWS = 4
-NOISY = ("seed analog", "seed hybrid", "steps 18 analog")
+NOISY = ("seed analog", "seed hybrid", "steps 12 analog", "steps 18 analog")
 """Ways of which symbols cross: what they give, and what the UE does against the noise, has an SNR."""
 
 
@@ -81,13 +88,8 @@ class Picture:
         self.prompt = describe(view)
         self.drawn: dict[tuple[str, int | None], Part] = {}
         first = self.run(WAYS["seed int8"], 20.0)
-        latent = first.features["denoise"].values
-        self.reference = bundle.decode(latent[None])
-
-    def distance(self, images: NDArray[np.uint8]) -> list[float]:
-        """Of each from the picture of the error-free latent."""
-        reference = PerceptualReference(np.repeat(self.reference, len(images), 0))
-        return [float(x) for x in reference.distance(images)]
+        self.latent = first.features["denoise"].values
+        self.reference = PerceptualReference(bundle.decode(self.latent[None]))
 
     def run(self, way: Way, snr_db: float) -> Result:
         """Send it in one way; what the ES draws is drawn once."""
@@ -131,65 +133,110 @@ def send_all(picture: Picture, ways: Sequence[str]) -> dict[str, Any]:
     for name in ways:
         way = WAYS[name]
         rows: list[dict[str, Any]] = []
-        images: list[NDArray[np.uint8]] = []
         for snr_db in QUALITY_SNR_DB if name in NOISY else (20.0,):
             result = picture.run(way, snr_db)
             assert result.image is not None, (name, snr_db, result.outcome)
             packet = picture.packet(way, result, snr_db)
-            symbols = 0 if packet.symbols is None else packet.symbols.size
-            images.append(result.image)
             rows.append(
                 {
                     "bits": packet.bits,
-                    "symbols": symbols,
+                    "symbols": 0 if packet.symbols is None else packet.symbols.size,
                     "told_snr": packet.told_snr,
+                    "distance": float(picture.reference.distance(result.image[None])[0]),
                     **account(result),
                 }
             )
         found[name] = {key: [row[key] for row in rows] for key in rows[0]}
-        found[name]["distance"] = picture.distance(np.stack(images))
     return found
 
 
-def measure_quality(pictures: int, first_view: int, large: int) -> dict[str, Any]:
-    """Distances of all pictures, and costs by size; a few large ones say what they cost, and how their
-    distances compare with the small ones'.
-    """
+def measure_pictures(folder: Path, first_view: int, pictures: int, large: int) -> None:
+    """A file a picture and size into the folder; those that are there are left as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
     bundle = Bundle()
     bundle.load("text_encoder", "denoiser", "encoder", "decoder", "student", "sketch_adapter")
     for way in WAYS.values():
         load(make_scenario(way, "?", size_px=256, rng_seed=0, snr_db=20.0), bundle, ())
-    everywhere = [name for name in WAYS if name != "prompt"]
-    every = []
-    for number in range(pictures):
-        picture = Picture(bundle, first_view + number, 256)
+    wanted = [(256, n) for n in range(pictures)] + [(512, n) for n in range(large)]
+    for size_px, number in sorted(wanted, key=lambda one: (one[1], one[0])):
+        view = first_view + number
+        path = folder / f"{size_px}_{view}.json"
+        if path.exists():
+            continue
+        picture = Picture(bundle, view, size_px)
         # The prompt alone gives the picture itself, so once is enough.
-        every.append(send_all(picture, list(WAYS) if number == 0 else everywhere))
-        print(f"{number + 1}/{pictures} pictures", flush=True)
-    larger = [name for name, way in WAYS.items() if way.up_to_px >= 512]
-    every_512 = []
-    for number in range(large):
-        picture = Picture(bundle, first_view + number, 512)
-        every_512.append(send_all(picture, [n for n in larger if n != "prompt" or number == 0]))
-        print(f"{number + 1}/{large} pictures of 512 pixels", flush=True)
-    ways: dict[str, Any] = {}
-    for name in WAYS:
-        there = [one[name] for one in every if name in one]
-        distance = np.array([one["distance"] for one in there]).T
-        if name == "prompt":
-            assert distance.max() < 1e-3
-            distance = np.zeros((1, pictures))
-        ways[name] = {"distance": distance.round(4).tolist(), "256": merge(there)}
-        if name in larger and large:
-            there = [one[name] for one in every_512 if name in one]
-            ways[name]["512"] = merge(there)
-            distance = np.array([one["distance"] for one in there]).T
-            ways[name]["distance_512"] = distance.round(4).tolist()
-    prompts = [len(describe(first_view + n).encode()) for n in range(pictures)]
+        ways = [
+            n for n, w in WAYS.items() if w.up_to_px >= size_px and (n != "prompt" or not number)
+        ]
+        found = {"view": view, "prompt": picture.prompt, "ways": send_all(picture, ways)}
+        request = Request(prompt=picture.prompt, rng_seed=view)
+        found["hardness"] = foresee(bundle, request)
+        path.write_text(json.dumps(found))
+        print(path, flush=True)
+
+
+def learn_hardness(views: int, first_view: int) -> dict[str, Any]:
+    """What a short seed and noise do to garden views, as a linear function of what latents are like."""
+    bundle = Bundle()
+    codec = make_scenario(WAYS["seed 0.05"], "?", size_px=256, rng_seed=0, snr_db=20.0).codec(
+        "seed"
+    )
+    described, distances = [], []
+    for view in range(first_view, first_view + views):
+        garden, seen = draw_view(view)
+        latent = bundle.encode(garden.render(seen)[None])[0]
+        packet = codec.encode(Feature(kind="seed", values=latent))
+        short = codec.decode(Delivery(payload=packet.payload)).values
+        noise = np.random.default_rng(0).standard_normal(latent.shape).astype(np.float32)
+        reference = PerceptualReference(bundle.decode(latent[None]))
+        distances.append(
+            [reference.distance(bundle.decode(x[None]))[0] for x in (short, latent + 0.3 * noise)]
+        )
+        described.append(latent_features(latent))
+    return fit_hardness(np.array(described), np.array(distances)) | {
+        "bundle_sha256": bundle.checksum, "views": views, "first_view": first_view,
+    }  # fmt: skip
+
+
+def fit_hardness(described: NDArray[Any], distances: NDArray[Any]) -> dict[str, Any]:
+    """Numbers of hardness.json."""
+    found = spread(np.log(distances).T, described)
     return {
+        "middle": found.middle.round(5).tolist(),
+        "base": found.base.round(5).tolist(),
+        "slope": found.slope.round(5).tolist(),
+        "spread_before": np.log(distances).std(0).round(3).tolist(),
+        "spread_left": found.residual.std(-1).round(3).tolist(),
+    }
+
+
+def gather(folder: Path) -> dict[str, Any]:
+    """Distances and hardness of every picture in a folder, and costs as means, by way and size."""
+    files = sorted(folder.glob("*.json"))
+    of_size: dict[str, list[dict[str, Any]]] = {str(size): [] for size in SIZES_PX}
+    for path in files:
+        of_size[path.name.split("_")[0]].append(json.loads(path.read_text()))
+    bundle = Bundle()
+    ways: dict[str, Any] = {name: {} for name in WAYS}
+    for name in WAYS:
+        for size, pictures in of_size.items():
+            if there := [one["ways"][name] for one in pictures if name in one["ways"]]:
+                ways[name][size] = merge(there)
+                distance = np.array([one["distance"] for one in there]).T
+                if name == "prompt":
+                    assert distance.max() < 1e-3
+                    distance = np.zeros((1, len(pictures)))
+                ways[name][size]["distance"] = distance.round(4).tolist()
+    prompts = [len(one["prompt"].encode()) for one in of_size["256"]]
+    return {
+        "source": "python recipes/planner.py",
         "bundle_sha256": bundle.checksum,
-        "first_view": first_view,
-        "pictures": pictures,
+        "first_view": min(one["view"] for one in of_size["256"]),
+        "pictures": {size: len(pictures) for size, pictures in of_size.items()},
+        "hardness": {
+            size: [[round(x, 3) for x in one["hardness"]] for one in pictures]
+            for size, pictures in of_size.items()
+        },
         "snr_db": QUALITY_SNR_DB,
         "prompt_bits": 8 * round(float(np.mean(prompts))),
         "models_mb": {
@@ -209,19 +256,6 @@ def merge(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[key] = [round(float(x), 6) for x in np.min([run[key] for run in runs], 0)]
     found["told_snr"] = runs[0]["told_snr"][0]
     return found
-
-
-def join(files: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Quality of several runs as of one; costs as the first has them, what was timed at its quickest."""
-    found = json.loads(json.dumps(files[0]))
-    found["source"] = "; ".join(file["source"] for file in files)
-    found["pictures"] = sum(file["pictures"] for file in files)
-    for name, way in found["ways"].items():
-        every = [file["ways"][name] for file in files]
-        way["distance"] = np.concatenate([one["distance"] for one in every], 1).tolist()
-        for key in ("es_core_s", "ue_core_s"):
-            way["256"][key] = np.min([one["256"][key] for one in every], 0).tolist()
-    return dict(found)
 
 
 def measure_sending(quality: dict[str, Any]) -> dict[str, Any]:
@@ -277,25 +311,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=("quality", "sending"))
-    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("part", choices=("hardness", "pictures", "costs", "held-out"))
+    parser.add_argument("folder", type=Path, nargs="?", help="of the pictures' files")
+    parser.add_argument("--views", type=int, default=110, help="that hardness is learned from")
+    parser.add_argument("--pictures", type=int, default=48, help="of 256 pixels")
+    parser.add_argument("--large", type=int, default=16, help="of 512 pixels")
     parser.add_argument("--first-view", type=int, default=10_000_000)
-    parser.add_argument("--quality", type=Path, nargs="+", help="of the first part, for the second")
-    parser.add_argument("--large", type=int, default=2, help="pictures of 512 pixels")
     parser.add_argument("--out", type=Path, default=COSTS)
     arguments = parser.parse_args()
-    if arguments.part == "quality":
-        found = {
-            "source": f"python recipes/planner.py quality --pictures {arguments.pictures} "
-            f"--first-view {arguments.first_view} --large {arguments.large}",
-            **measure_quality(arguments.pictures, arguments.first_view, arguments.large),
-        }
-    else:
-        found = join([json.loads(path.read_text()) for path in arguments.quality])
-        found["source"] += "; python recipes/planner.py sending"
+    if arguments.part == "hardness":
+        LEARNED.write_text(json.dumps(learn_hardness(arguments.views, 30_000_000)) + "\n")
+        return
+    if arguments.folder is None:
+        parser.error(f"{arguments.part} needs a folder")
+    if arguments.part == "pictures":
+        measure_pictures(
+            arguments.folder, arguments.first_view, arguments.pictures, arguments.large
+        )
+        return
+    found = gather(arguments.folder)
+    if arguments.part == "costs":
         found["sending"] = measure_sending(found)
+    else:
+        for way in found["ways"].values():
+            for size, costs in way.items():
+                way[size] = {"distance": costs["distance"]}
     arguments.out.write_text(json.dumps(found) + "\n")
-    print(f"costs: {arguments.out}")
+    print(f"{arguments.part}: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -22,13 +22,15 @@ HERE = Path(__file__).parent
 # Okabe and Ito's colours; a letter each, so that nobody has to tell them by colour alone.
 FAMILIES = {
     "seed analog": ("A", "#0072B2"), "seed hybrid": ("H", "#4C9BD1"), "seed 0.03": ("1", "#A6D8F0"),
-    "seed 0.1": ("2", "#7CC4EA"), "seed 0.25": ("3", "#56B4E9"), "seed int8": ("8", "#2C5D7C"),
+    "seed 0.05": ("5", "#93D0F2"),
+    "seed 0.07": ("7", "#88CAEE"), "seed 0.1": ("2", "#7CC4EA"), "seed 0.25": ("3", "#56B4E9"), "seed int8": ("8", "#2C5D7C"),
+    "steps 12 int8": ("Q", "#A3527F"), "steps 12 analog": ("R", "#D99CC2"),
     "steps 18 int8": ("S", "#CC79A7"), "steps 18 analog": ("T", "#E5B5D0"), "sketch": ("K", "#F0E442"),
-    "webp 0.25": ("w", "#E69F00"), "webp 1": ("W", "#B37B00"), "avif 0.25": ("v", "#D55E00"),
+    "webp 0.25": ("w", "#E69F00"), "webp 0.5": ("x", "#CC8800"), "webp 1": ("W", "#B37B00"), "avif 0.25": ("v", "#D55E00"),
     "prompt": ("P", "#009E73"),
 }  # fmt: skip
-SHOWN = {"planner": "#0072B2", "fixed": "#E69F00", "fixed by device and size": "#F0C76B",
-         "stale": "#D55E00", "mean alone": "#56B4E9", "random": "#999999"}  # fmt: skip
+SHOWN = {"planner": "#0072B2", "without the picture": "#56B4E9", "fixed": "#E69F00", "fixed by device and size": "#F0C76B",
+         "stale": "#D55E00", "knowing the channel": "#009E73", "random": "#999999"}  # fmt: skip
 
 
 def draw_map(axis: Axes, rows: list[dict[str, Any]], snr_db: list[float], title: str) -> None:
@@ -84,8 +86,8 @@ def draw_regrets(results: dict[str, Any], out: Path) -> None:
     for axis, objective in zip(axes[:, 0], objectives, strict=True):
         cells = [c for c in results["cells"] if c["objective"] == objective]
         for number, (name, colour) in enumerate(SHOWN.items()):
-            place = np.arange(len(cells)) + (number - 2.5) * 0.14
-            axis.bar(place, [c[f"regret {name}"] for c in cells], 0.14, color=colour, label=name)
+            place = np.arange(len(cells)) + (number - 3) * 0.12
+            axis.bar(place, [c[f"regret {name}"] for c in cells], 0.12, color=colour, label=name)
         axis.set_xticks(
             np.arange(len(cells)), [f"{c['scenario']}\n{c['mix']}" for c in cells], fontsize=7
         )
@@ -93,7 +95,7 @@ def draw_regrets(results: dict[str, Any], out: Path) -> None:
         axis.set_ylabel(f"regret in {objective} ({unit})")
         axis.grid(alpha=0.3, axis="y")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(ncols=6, frameon=False, fontsize=8)
+    axes[0, 0].legend(ncols=7, frameon=False, fontsize=8)
     figure.savefig(out / "regret.png", dpi=70)
 
 

@@ -10,13 +10,23 @@ import json
 import platform
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from judging import (
+    HeldOut,
+    Luck,
+    Payment,
+    Truth,
+    begin,
+    choose_fixed,
+    judge,
+    outcomes,
+    plan_begun,
+)
 from tracks import STEP_S, draw_tracks, forecast
 
 from megdt import __version__
@@ -25,234 +35,123 @@ from megdt.models.bundle import Bundle
 from megdt.models.quality import PerceptualReference
 from megdt.records import Part, Side
 from megdt.scenario import parse_scenario
-from megdt.twin.planner import Ask, Decision, Equipment, Objective, Planner, decision_map
-from megdt.twin.ways import WAYS
+from megdt.twin.planner import Ask, Decision, Equipment, Planner, decision_map
+from megdt.twin.validation import Validity
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
 
 HERE = Path(__file__).parent
 ES = "edge_gpu"
-STRATEGIES = ("planner", "mean alone", "stale", "random", "fixed", "fixed by device and size")
+STRATEGIES = (
+    "planner", "without the picture", "mean alone", "stale", "stale, told so", "random", "fixed",
+    "fixed by device and size", "knowing the channel",
+)  # fmt: skip
 WARM_S = 30.0
 
-Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """What each candidate turns out to take and give for one request. [candidates]"""
-
-    cost: Floats
-    """Of the objective, without what breaking a constraint costs."""
-    late: NDArray[np.bool_]
-    poor: NDArray[np.bool_]
-    names: tuple[str, ...]
-
-
-class HeldOut:
-    """Distances of pictures that the planner's costs were not measured on."""
-
-    def __init__(self, planner: Planner) -> None:
-        found = json.loads((HERE / "held_out.json").read_text())
-        self.costs, self.found = planner.costs, found
-        self.pictures = int(found["pictures"])
-        self._tables: dict[int, dict[str, Floats]] = {}
-
-    def table(self, size_px: int) -> dict[str, Floats]:
-        """By way. [snr, pictures]"""
-        if size_px not in self._tables:
-            self._tables[size_px] = {
-                way.name: self._distance(way.name, size_px) for way in self.costs.ways(size_px)
-            }
-        return self._tables[size_px]
-
-    def _distance(self, name: str, size_px: int) -> Floats:
-        """Large ones were not held out: the small ones' are moved as the planner's are."""
-        values = np.array(self.found["ways"][name]["distance"])
-        columns = [
-            np.full(self.costs.snr_db.size, c[0])
-            if len(c) == 1
-            else np.interp(self.costs.snr_db, self.found["snr_db"], c)
-            for c in values.T
-        ]
-        small = np.stack(columns, 1)
-        if size_px == 256:
-            return small
-        way = WAYS[name]
-        ours = self.costs.distance(way, 256).mean(1, keepdims=True)
-        return (
-            small
-            * self.costs.distance(way, size_px).mean(1, keepdims=True)
-            / np.maximum(ours, 1e-6)
-        )
-
-
-def judge(
-    planner: Planner, held_out: HeldOut, ask: Ask, snr_db: float, luck: tuple[float, int]
-) -> Truth:
-    """Every candidate at the true SNR, with the same luck on the air and the same picture.
-
-    Args:
-        planner: Whose candidates they are.
-        held_out: Distances of pictures.
-        ask: The request.
-        snr_db: True, at full power.
-        luck: Quantile of the link's draws, and number of the picture.
-    """
-    outlook = planner.outlook(ask.equipment, ask.size_px)
-    place = int(planner.snr_place(np.array(snr_db)))
-    draws = outlook.latency_s.shape[2]
-    latency = outlook.latency_s[:, place, int(luck[0] * draws)]
-    table = held_out.table(ask.size_px)
-    distance = np.array(
-        [
-            table[c.way.name][int(planner.snr_place(np.array(snr_db - c.backoff_db))), luck[1]]
-            for c in outlook.candidates
-        ]
-    )
-    energy = {"energy": outlook.both_j, "ue_energy": outlook.ue_j}
-    return Truth(
-        cost=latency if planner.objective == "latency" else energy[planner.objective][:, place],
-        late=latency > ask.deadline_s,
-        poor=distance > ask.max_distance,
-        names=tuple(c.name for c in outlook.candidates),
-    )
+def draw_scenario(settings: Mapping[str, Any], scenario: str) -> dict[str, Any]:
+    """True, measured and predicted SNR of one scenario."""
+    rng = np.random.default_rng((settings["rng_seed"], settings["scenarios"].index(scenario)))
+    steps = round(settings["seconds"] / STEP_S)
+    tracks = draw_tracks(scenario, settings["ues"], steps, rng)
+    noise_db = settings["measurement_sd_db"]
+    measured_db = tracks.snr_db + rng.normal(0, noise_db, tracks.snr_db.shape)
+    seen = forecast(tracks, measured_db, noise_db, settings["ahead_steps"], rng)
+    return {"name": scenario, "true_db": tracks.snr_db, "measured_db": measured_db, "seen": seen}
 
 
 def run_cell(
-    settings: Mapping[str, Any], scenario: str, mix: Mapping[str, Any], planner: Planner,
-    held_out: HeldOut,
+    settings: Mapping[str, Any], scenario: Mapping[str, Any], mix: Mapping[str, Any],
+    planner: Planner, held_out: HeldOut,
 ) -> dict[str, Any]:  # fmt: skip
     """One scenario with one mix of devices: every strategy on the same requests."""
-    rng = np.random.default_rng((settings["rng_seed"], settings["scenarios"].index(scenario)))
-    steps = round(settings["seconds"] / STEP_S)
-    true_db = draw_tracks(scenario, settings["ues"], steps, rng)
-    measured_db = true_db + rng.normal(0, settings["measurement_sd_db"], true_db.shape)
-    seen = forecast(
-        measured_db, settings["measurement_sd_db"], settings["ahead_steps"], settings["memory_steps"]
-    )  # fmt: skip
+    number = settings["scenarios"].index(scenario["name"])
+    rng = np.random.default_rng((settings["rng_seed"], number, len(mix)))
+    true_db, measured_db, seen = scenario["true_db"], scenario["measured_db"], scenario["seen"]
     equipments = [equip(*entry) for entry in mix.values()]
     stale_steps = round(settings["stale_s"] / STEP_S)
-    asks: dict[str, list[Ask]] = {"planner": [], "mean alone": [], "stale": []}
+    asks: list[Ask] = []
+    old_db: list[float] = []
     truths: list[Truth] = []
     kinds: list[tuple[int, int]] = []
     covered = 0.0
     for ue in range(settings["ues"]):
         for _ in range(settings["asks_a_ue"]):
-            step = int(rng.integers(round(WARM_S / STEP_S), steps))
-            kind = ue % len(equipments)
+            step = int(rng.integers(round(WARM_S / STEP_S), true_db.shape[1]))
+            size_px = 512 if rng.random() < settings["share_large"] else 256
+            luck = Luck(
+                snr_db=float(true_db[ue, step]),
+                air=float(rng.random()),
+                picture=int(rng.integers(held_out.count(size_px))),
+            )
             mean_db, sd_db = float(seen.mean_db[ue, step]), float(seen.sd_db[ue, step])
             ask = Ask(
-                equipment=equipments[kind],
+                equipment=equipments[ue % len(equipments)],
                 snr_db=mean_db,
                 snr_sd_db=sd_db,
-                size_px=512 if rng.random() < settings["share_large"] else 256,
+                size_px=size_px,
                 deadline_s=float(rng.choice(settings["deadlines_s"])),
                 max_distance=float(rng.choice(settings["max_distances"])),
+                hardness=held_out.hardness(size_px, luck.picture),
             )
-            snr_db = float(true_db[ue, step])
-            covered += abs(snr_db - mean_db) < 1.645 * sd_db
-            luck = float(rng.random()), int(rng.integers(held_out.pictures))
-            truths.append(judge(planner, held_out, ask, snr_db, luck))
-            kinds.append((kind, ask.size_px))
-            asks["planner"].append(ask)
-            asks["mean alone"].append(replace(ask, snr_sd_db=0.0))
-            old_db = float(measured_db[ue, step - stale_steps])
-            asks["stale"].append(replace(ask, snr_db=old_db, snr_sd_db=0.0))
-    decisions = {name: planner.plan(some) for name, some in asks.items()}
-    # Requests that no candidate could have served are nobody's fault.
-    best = np.array([np.where(t.late | t.poor, np.inf, t.cost).min() for t in truths])
-    possible = np.isfinite(best)
-    paid = Payment(asks["planner"], truths, best, planner.objective)
+            covered += abs(luck.snr_db - mean_db) < 1.645 * sd_db
+            asks.append(ask)
+            old_db.append(float(measured_db[ue, step - stale_steps]))
+            truths.append(judge(planner, held_out, ask, luck))
+            kinds.append((ue % len(equipments), size_px))
+    paid = Payment(asks, truths, planner.objective, planner.es)
+    plans = plan_all(planner, asks, old_db)
     costs = {
-        name: np.array([paid(n, d.candidate.name) for n, d in enumerate(some)])
-        for name, some in decisions.items()
+        name: np.array([paid(n, d.candidate.name, extra_s[n]) for n, d in enumerate(decisions)])
+        for name, (decisions, extra_s) in plans.items()
     }
     costs["random"] = np.array([paid(n, str(rng.choice(t.names))) for n, t in enumerate(truths)])
-    fixed, costs["fixed"] = choose_fixed(paid, range(len(truths)), possible)
+    fixed, costs["fixed"] = choose_fixed(paid, range(len(truths)))
     costs["fixed by device and size"] = np.zeros(len(truths))
     for kind in set(kinds):
         numbers = [n for n, k in enumerate(kinds) if k == kind]
-        _, some = choose_fixed(paid, numbers, possible)
-        costs["fixed by device and size"][numbers] = some
-    regret = {name: float(np.mean(costs[name][possible] - best[possible])) for name in STRATEGIES}
+        costs["fixed by device and size"][numbers] = choose_fixed(paid, numbers)[1]
+    costs["knowing the channel"] = np.array(
+        [paid(n, name) for n, name in enumerate(paid.knowing_the_channel())]
+    )
+    possible = paid.possible
+    regret = {
+        name: float(np.mean(costs[name][possible] - paid.best[possible])) for name in STRATEGIES
+    }
     return {
-        "scenario": scenario,
+        "scenario": scenario["name"],
         "objective": planner.objective,
         "asks": len(truths),
         "impossible": int((~possible).sum()),
         "forecast_coverage_90": covered / len(truths),
-        "oracle": float(best[possible].mean()),
+        "oracle": float(paid.best[possible].mean()),
         "fixed_plan": fixed,
         **{f"regret {name}": value for name, value in regret.items()},
         "regret_ratio": regret["planner"] / regret["fixed"],
-        **violations(decisions["planner"], truths),
+        **outcomes(paid, *plans["planner"]),
         **{
             f"{name}: {key}": value
-            for name in ("mean alone", "stale")
-            for key, value in violations(decisions[name], truths).items()
+            for name in plans
+            if name != "planner"
+            for key, value in outcomes(paid, *plans[name]).items()
         },
     }
 
 
-class Payment:
-    """What a request costs when it is answered by a candidate.
-
-    Who gets no picture, or a poor one, asks again, and then gets what the oracle would have sent:
-    in latency the deadline goes by first; in energy both are paid.
-    """
-
-    def __init__(
-        self, asks: Sequence[Ask], truths: Sequence[Truth], best: Floats, objective: Objective
-    ) -> None:
-        self.asks, self.truths, self.best, self.objective = asks, truths, best, objective
-
-    def __call__(self, number: int, name: str) -> float:
-        """Of the numbered request; a candidate that the UE cannot hold counts as no picture."""
-        truth, ask = self.truths[number], self.asks[number]
-        if name not in truth.names:
-            return float(
-                self.best[number]
-                + (ask.deadline_s if self.objective == "latency" else self.best[number])
-            )
-        at = truth.names.index(name)
-        if not (truth.late[at] or truth.poor[at]):
-            return float(truth.cost[at])
-        lost = ask.deadline_s if self.objective == "latency" else float(truth.cost[at])
-        return float(self.best[number]) + lost
-
-
-def choose_fixed(
-    paid: Payment, numbers: Sequence[int], possible: NDArray[np.bool_]
-) -> tuple[str, Floats]:
-    """The one candidate that is best in hindsight for all of these requests."""
-    names = sorted({name for n in numbers for name in paid.truths[n].names})
-    found = {name: np.array([paid(n, name) for n in numbers]) for name in names}
-    counted = possible[list(numbers)]
-    best = min(names, key=lambda name: found[name][counted].sum())
-    return best, found[best]
-
-
-def violations(decisions: Sequence[Decision], truths: Sequence[Truth]) -> dict[str, Any]:
-    """How often each constraint was broken where it was promised to hold, and how often no plan could."""
-    promised = [n for n, d in enumerate(decisions) if not d.broken]
-    kept = [decisions[n] for n in promised], [truths[n] for n in promised]
+def plan_all(
+    planner: Planner, asks: Sequence[Ask], old_db: Sequence[float]
+) -> dict[str, tuple[list[Decision], list[float]]]:
+    """The planner, and the planner told less: decisions, and seconds of the ES on top of each."""
+    stale = [replace(a, snr_db=db, snr_sd_db=0.0) for a, db in zip(asks, old_db, strict=True)]
+    validity = Validity(verdict="stale", reasons=("the SNR is of 3 s ago",))
+    begun, none = begin(planner), [0.0] * len(asks)
     return {
-        "fallbacks": 1 - len(promised) / len(decisions),
-        "late": share_broken(*kept, "late"),
-        "poor": share_broken(*kept, "poor"),
-        "late_stated": float(np.mean([d.late for d in kept[0]])),
-        "poor_stated": float(np.mean([d.poor for d in kept[0]])),
+        "planner": plan_begun(planner, asks, begun),
+        "without the picture": (planner.plan([replace(a, hardness=None) for a in asks]), none),
+        "mean alone": plan_begun(planner, [replace(a, snr_sd_db=0.0) for a in asks], begun),
+        "stale": plan_begun(planner, stale, begun),
+        "stale, told so": (planner.plan(stale, validity=validity), none),
     }
-
-
-def share_broken(decisions: Sequence[Decision], truths: Sequence[Truth], what: str) -> float:
-    """Of decisions, by the truth."""
-    broken = [
-        getattr(t, what)[t.names.index(d.candidate.name)]
-        for d, t in zip(decisions, truths, strict=True)
-    ]
-    return float(np.mean(broken)) if broken else 0.0
 
 
 def equip(device: str, memory_mb: float) -> Equipment:
@@ -395,10 +294,12 @@ def main() -> None:
     quick = settings.pop("quick")
     settings |= quick if arguments.quick else {}
     cells = []
+    scenarios = [draw_scenario(settings, name) for name in settings["scenarios"]]
+    print("predicted", flush=True)
     for objective in settings["objectives"]:
         planner = Planner(es=load_profile(ES), objective=objective, violation=settings["violation"])
         held_out = HeldOut(planner)
-        for scenario in settings["scenarios"]:
+        for scenario in scenarios:
             for name, mix in settings["mixes"].items():
                 found = run_cell(settings, scenario, mix, planner, held_out)
                 cells.append({"mix": name, **found})

@@ -15,6 +15,8 @@ from megdt.link.radio import RadioLink
 from megdt.records import Packet
 from megdt.scenario import CODECS, MECHANISMS, parse_scenario
 from megdt.twin.planner import Ask, Equipment, Planner, decision_map
+from megdt.twin.selection import choose, exceeds, learn_quality, price, promised
+from megdt.twin.validation import Validity
 from megdt.twin.ways import COSTS, WAYS, Costs, load_costs
 
 PHONE = load_profile("phone")
@@ -109,7 +111,7 @@ def test_the_promise_holds_when_the_snr_is_drawn_as_predicted(planner: Planner) 
 
 
 def test_least_energy_and_least_latency_are_other_plans_and_each_is_best_at_its_own() -> None:
-    asks = [Ask(equipment=ALL, snr_db=float(snr), max_distance=0.05) for snr in range(-10, 31, 5)]
+    asks = [Ask(equipment=ALL, snr_db=float(snr)) for snr in range(-10, 31, 5)]
     quick = Planner(es=ES).plan(asks)
     frugal = Planner(es=ES, objective="energy").plan(asks)
     assert [d.candidate for d in quick] != [d.candidate for d in frugal]
@@ -224,3 +226,65 @@ def test_costs_that_are_missing_or_of_other_ways_are_refused(tmp_path: Path) -> 
     (tmp_path / "other.json").write_text(json.dumps(found))
     with pytest.raises(TwinError, match="measure them anew"):
         Costs(tmp_path / "other.json")
+
+
+def test_a_twin_that_is_not_fresh_is_planned_by_with_more_care_and_the_decision_says_so(
+    planner: Planner,
+) -> None:
+    hard = tuple(planner.costs.hardness(256).max(0))
+    asks = [
+        Ask(equipment=DECODER, snr_db=snr, deadline_s=0.25, max_distance=0.1, hardness=hard)
+        for snr in (2.0, 8.0, 14.0)
+    ]
+    fresh = planner.plan(asks, validity=Validity(verdict="fresh"))
+    stale = planner.plan(
+        asks, validity=Validity(verdict="stale", reasons=("9 of 12 tiles are old",))
+    )
+    wrong = planner.plan(asks, validity=Validity(verdict="wrong", reasons=("snr drifts",)))
+    assert fresh == planner.plan(asks)
+    assert all(d.fallback == "" for d in fresh)
+    assert all(d.fallback.startswith("the twin is stale") for d in stale)
+    assert all("snr drifts" in d.fallback and "\n" not in d.fallback for d in wrong)
+    # The safest plan of a wrong twin fails no more often than the cheapest under the same doubt.
+    doubt = [replace(a, snr_sd_db=8.0, hardness=None) for a in asks]
+    for safe, cheap in zip(wrong, planner.plan(doubt), strict=True):
+        assert safe.late + safe.poor <= cheap.late + cheap.poor + 1e-6
+
+
+def test_an_easy_picture_gets_a_quicker_plan_than_a_hard_one(planner: Planner) -> None:
+    known = planner.costs.hardness(256)
+    easy, hard = (
+        planner.plan([Ask(equipment=DECODER, snr_db=0.0, max_distance=0.05, hardness=tuple(h))])[0]
+        for h in (known.min(0), known.max(0))
+    )
+    assert easy.latency_s < hard.latency_s
+    with pytest.raises(TwinError, match="two finite numbers"):
+        Ask(equipment=DECODER, snr_db=0.0, hardness=(0.0, math.nan))
+
+
+def test_the_rule_of_choice_keeps_its_promise_on_pictures_that_it_does_not_know(
+    planner: Planner,
+) -> None:
+    """Chosen among many plans on half of the pictures, tried on the other half."""
+    outlook, hardness = planner.outlook(ALL, 256), planner.costs.hardness(256)
+    halves = [np.arange(start, len(hardness), 2) for start in (0, 1)]
+    values = np.log(np.maximum(outlook.distance, 1e-4))
+    poor, bounds = [], (0.05, 0.1, 0.2)
+    for known, tried in (halves, halves[::-1]):
+        some = replace(outlook, distance=outlook.distance[..., known])
+        quality = learn_quality(some, hardness[known], "latency", 0.1)
+        residual = quality.spread.residual
+        for picture in tried:
+            logs = quality.spread.at(hardness[picture])[..., None] + residual
+            for bound in bounds:
+                limit = quality.limit(np.array([bound]))
+                odds = promised(exceeds(logs, limit).mean(-1), len(known))
+                for place in range(0, odds.shape[1], 20):
+                    cost = price(
+                        "latency", outlook.mean_s[:, place], odds[:, place], np.array(0.25)
+                    )
+                    at = int(choose(cost, 0 * cost, odds[:, place], 0.1))
+                    if odds[at, place] <= 0.1:
+                        poor.append(values[at, place, picture] > math.log(bound))
+    assert len(poor) > 500
+    assert np.mean(poor) <= 0.1

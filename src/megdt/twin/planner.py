@@ -3,19 +3,20 @@
 A candidate is a way to answer (`ways.py`) over a link with an MCS table and a transmit power; within
 the table, link adaptation chooses slot by slot what no forecast can. Every candidate that the UE has
 the memory for is looked up at points of the predicted SNR, each paired with one draw of the link and
-one measured picture. Of those that keep every constraint with the stated probability the quickest
-is taken, or the one that costs least energy. Where none does, the one that breaks least, and the
-decision says what it is likely to break.
+one measured picture; where the hardness of the picture is known, for pictures of such hardness. Of
+those that keep every constraint with the stated probability the one is taken that is expected to take
+least, time or energy, failures included. Where none does, the one that breaks least, and the decision
+says what it is likely to break. Where validation says that the twin is stale or wrong, the plan is a
+safer one, and the decision says so.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,33 +24,31 @@ from numpy.typing import NDArray
 from megdt.errors import TwinError
 from megdt.link.energy import DeviceProfile
 from megdt.records import Plan
-from megdt.twin.ways import STEP_DB, Costs, Sending, Way, load_costs
+from megdt.twin.hardness import Hardness
+from megdt.twin.outlook import Candidate, Equipment, Outlook, look_out
+from megdt.twin.selection import (
+    POINTS,
+    Objective,
+    Quality,
+    by_point,
+    choose,
+    exceeds,
+    learn_quality,
+    price,
+    promised,
+)
+from megdt.twin.ways import STEP_DB, Costs, load_costs
 
-Objective = Literal["latency", "ue_energy", "energy"]
-"""What to have little of: seconds until the picture is there, joules of the UE, or of both sides."""
+if TYPE_CHECKING:
+    from megdt.twin.validation import Validity
+
 Constraint = Literal["deadline", "quality"]
 
-BACKOFFS_DB = (0, 6)
-"""Below the power that the costs were measured with: candidates for the transmit power."""
-
-POINTS = 32
-"""Of the predicted SNR, equally likely."""
+WIDENED_DB: Mapping[str, float] = {"fresh": 0.0, "stale": 4.0, "wrong": 8.0}
+"""Standard deviation that a prediction gains by what validation says of the twin."""
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Equipment:
-    """What a UE is.
-
-    Args:
-        profile: Its speed and power.
-        memory_mb: What it may fill with weights of models; 0 for a UE that shows pictures only.
-    """
-
-    profile: DeviceProfile
-    memory_mb: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +62,7 @@ class Ask:
         size_px: Of the picture, one that costs were measured at.
         deadline_s: From the request until the picture is there.
         max_distance: ST-LPIPS to the error-free picture.
+        hardness: Of the picture, from `foresee` or `measure_hardness`; None where it is not known.
 
     Raises:
         TwinError: If a number is out of its range.
@@ -74,6 +74,7 @@ class Ask:
     size_px: int = 256
     deadline_s: float = math.inf
     max_distance: float = math.inf
+    hardness: Hardness | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.snr_db):
@@ -82,27 +83,13 @@ class Ask:
             value = getattr(self, name)
             if not value >= 0 or (name == "snr_sd_db" and math.isinf(value)):  # also catches nan
                 raise TwinError(f"{name} is {value}, it goes from 0 up; give what is meant")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A way over a link.
-
-    Args:
-        way: What runs where, and how it crosses.
-        mcs_table: Of TS 38.214; see `LinkAdaptation`.
-        backoff_db: Transmit power below the full one.
-    """
-
-    way: Way
-    mcs_table: int
-    backoff_db: int
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        power = f", {-self.backoff_db} dB" if self.backoff_db else ""
-        return f"{self.way.name}, MCS table {self.mcs_table}{power}"
+        if self.hardness is not None and not (
+            len(self.hardness) == 2 and all(map(math.isfinite, self.hardness))
+        ):
+            raise TwinError(
+                f"hardness is {self.hardness}, expected two finite numbers; take "
+                "measure_hardness of the latent, or leave it out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +110,8 @@ class Decision:
     """Probability that it is further from the error-free picture than allowed."""
     broken: tuple[Constraint, ...] = ()
     """Constraints that no plan keeps with the stated probability: then this is the safest plan."""
+    fallback: str = ""
+    """Why the twin was not planned by, a line; "" where it was."""
 
     @property
     def tables(self) -> Mapping[str, Mapping[str, Any]]:
@@ -144,44 +133,15 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """What each candidate takes and gives on one kind of UE at one size, by SNR.
+class _Knowledge:
+    """Of one kind of UE at one size, as `Planner` looks it up."""
 
-    SNR is that at full power; a candidate's own is `backoff_db` below.
-    """
-
-    candidates: tuple[Candidate, ...]
-    latency_s: Floats
-    """Of each draw, rising; without end for lost. [candidates, snr, draws]"""
-    mean_s: Floats
-    """[candidates, snr]"""
-    ue_j: Floats
-    """[candidates, snr]"""
-    both_j: Floats
-    """[candidates, snr]"""
-    distance: Floats
-    """Of each picture, rising. [candidates, snr, pictures]"""
-
-    @cached_property
-    def by_point(self) -> tuple[Singles, Singles]:
-        """Latency and distance as each point of the SNR meets them. [points, snr, candidates]
-
-        A Latin hypercube: quantiles of the SNR, of the link's draws and of the pictures are each
-        gone through evenly, and none goes with another.
-        """
-        rng = np.random.default_rng(0)
-        found = []
-        for values in (self.latency_s, self.distance):
-            places = (rng.permutation(POINTS) * values.shape[-1] // POINTS).astype(int)
-            # In the order in which they are looked up, and as small as will do: many UEs are many.
-            found.append(np.ascontiguousarray(values[..., places].T, np.float32))
-        return found[0], found[1]
-
-    @cached_property
-    def means(self) -> Singles:
-        """Mean latency, joules of the UE and of both. [snr, 3, candidates]"""
-        stacked = np.stack([self.mean_s, self.ue_j, self.both_j])
-        return np.ascontiguousarray(stacked.transpose(2, 0, 1), np.float32)
+    outlook: Outlook
+    quality: Quality
+    latency_s: Singles
+    """[points, snr, candidates]"""
+    means: Singles
+    """Latency, joules of the UE and of both. [snr, 3, candidates]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +165,9 @@ class Planner:
     _outlooks: dict[tuple[Equipment, int], Outlook] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _known: dict[tuple[Equipment, int, bool], _Knowledge] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
@@ -212,26 +175,40 @@ class Planner:
                 f"objective is {self.objective!r}, known: {', '.join(get_args(Objective))}; choose "
                 "one of these"
             )
-        least = 1 / (self.costs.pictures + 1)
+        least = float(promised(np.zeros(1), self.costs.pictures)[0])
         if not least <= self.violation < 1:  # also catches nan
             raise TwinError(
                 f"violation is {self.violation:g}; {self.costs.pictures} measured pictures can promise "
                 f"{least:.3f} to 1, take one in between or measure more with recipes/planner.py"
             )
 
-    def plan(self, asks: Sequence[Ask]) -> list[Decision]:
+    def plan(self, asks: Sequence[Ask], *, validity: Validity | None = None) -> list[Decision]:
         """One decision a request, in the same order.
+
+        Args:
+            asks: The requests.
+            validity: What `validation.assess` says of the twin that the predictions come from. If it
+                is stale or wrong, the SNR counts as less certain and the picture as unknown; if it is
+                wrong, the safest plan is taken instead of the one that takes least.
 
         Raises:
             TwinError: If nothing was measured at a size that is asked for.
         """
-        groups: dict[tuple[Equipment, int], list[int]] = {}
+        fallback, safest = "", False
+        if validity is not None and not validity.fresh:
+            fallback, safest = str(validity), validity.verdict == "wrong"
+            widened_db = WIDENED_DB[validity.verdict]
+            asks = [
+                replace(a, snr_sd_db=math.hypot(a.snr_sd_db, widened_db), hardness=None)
+                for a in asks
+            ]
+        groups: dict[tuple[Equipment, int, bool], list[int]] = {}
         for number, ask in enumerate(asks):
-            groups.setdefault((ask.equipment, ask.size_px), []).append(number)
+            key = ask.equipment, ask.size_px, ask.hardness is not None
+            groups.setdefault(key, []).append(number)
         found: dict[int, Decision] = {}
-        for (equipment, size_px), numbers in groups.items():
-            some = [asks[number] for number in numbers]
-            decisions = self._decide(self.outlook(equipment, size_px), size_px, some)
+        for key, numbers in groups.items():
+            decisions = self._decide(key, [asks[number] for number in numbers], safest, fallback)
             found |= dict(zip(numbers, decisions, strict=True))
         return [found[number] for number in range(len(asks))]
 
@@ -239,44 +216,73 @@ class Planner:
         """What the candidates that a UE can hold take and give; worked out once."""
         key = equipment, size_px
         if key not in self._outlooks:
-            self._outlooks[key] = _look_out(self.costs, self.es, equipment, size_px)
+            self._outlooks[key] = look_out(self.costs, self.es, equipment, size_px)
         return self._outlooks[key]
 
-    def _decide(self, outlook: Outlook, size_px: int, asks: Sequence[Ask]) -> list[Decision]:
+    def quality(self, equipment: Equipment, size_px: int, *, by_hardness: bool) -> Quality:
+        """How far off pictures of such candidates are, and the margins of the choice."""
+        return self._know((equipment, size_px, by_hardness)).quality
+
+    def _know(self, key: tuple[Equipment, int, bool]) -> _Knowledge:
+        if key not in self._known:
+            equipment, size_px, by_hardness = key
+            outlook = self.outlook(equipment, size_px)
+            hardness = self.costs.hardness(size_px)
+            means = np.stack([outlook.mean_s, outlook.ue_j, outlook.both_j]).transpose(2, 0, 1)
+            self._known[key] = _Knowledge(
+                outlook=outlook,
+                quality=learn_quality(
+                    outlook, hardness if by_hardness else hardness[:, :0], self.objective,
+                    self.violation,
+                ),
+                latency_s=by_point(outlook.latency_s, seed=0),
+                means=np.ascontiguousarray(means, np.float32),
+            )  # fmt: skip
+        return self._known[key]
+
+    def _decide(
+        self, key: tuple[Equipment, int, bool], asks: Sequence[Ask], safest: bool, fallback: str
+    ) -> list[Decision]:
+        known = self._know(key)
+        quality, candidates = known.quality, known.outlook.candidates
         mean_db, sd_db, deadline_s, max_distance = np.array(
             [(a.snr_db, a.snr_sd_db, a.deadline_s, a.max_distance) for a in asks]
         ).T
-        latencies, distances = outlook.by_point
-        shape = len(asks), len(outlook.candidates)
+        away = np.array([a.hardness or () for a in asks], float) - quality.spread.middle
+        # What hardness does changes slowly with the SNR: the mean's stands for all.
+        shift = np.einsum("acb,ab->ac", quality.slope[self.snr_place(mean_db)], away)
+        limit = (quality.limit(max_distance)[:, None] - shift).astype(np.float32)
+        shape = len(asks), len(candidates)
         late, poor = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        means = np.zeros((len(asks), 3, len(outlook.candidates)), np.float32)
-        middles = [NormalDist().inv_cdf((n + 0.5) / POINTS) for n in range(POINTS)]
-        for number, middle in enumerate(middles):
-            place = self.snr_place(mean_db + middle * sd_db)
-            late += latencies[number][place] > deadline_s[:, None]
-            poor += distances[number][place] > max_distance[:, None]
+        means = np.zeros((len(asks), 3, len(candidates)), np.float32)
+        for number in range(POINTS):
+            place = self.snr_place(mean_db + NormalDist().inv_cdf((number + 0.5) / POINTS) * sd_db)
+            late += known.latency_s[number][place] > deadline_s[:, None]
+            poor += exceeds(quality.by_point[number][place], limit)
             if number % 4 == 2:  # means are smooth
-                means += outlook.means[place] / (POINTS / 4)
+                means += known.means[place] / (POINTS / 4)
         late /= POINTS
-        # Of n pictures and the one to come any may be the worst: n pictures promise 1 / (n + 1).
+        poor /= POINTS
+        fails = late + poor - late * poor
         # An endless bound asks for nothing.
-        pictures = self.costs.pictures
-        bound = np.isfinite(max_distance)[:, None]
-        poor = np.where(bound, (poor / POINTS * pictures + 1) / (pictures + 1), 0)
-        price = means[:, get_args(Objective).index(self.objective)]
-        kept = (late <= self.violation) & (poor <= self.violation)
-        best = np.where(kept, price, np.inf).argmin(1)
-        excess = np.maximum(late - self.violation, 0) + np.maximum(poor - self.violation, 0)
-        least = excess <= excess.min(1, keepdims=True) + 1e-6
-        safest = np.where(least, np.minimum(price, 1e30), np.inf).argmin(1)
-        chosen = np.where(kept.any(1), best, safest)
+        odds = np.where(np.isfinite(max_distance)[:, None], promised(poor, quality.pictures), 0)
+        mean = means[:, get_args(Objective).index(self.objective)]
+        cost = (
+            1e3 * fails + np.minimum(mean, 1)
+            if safest
+            else price(self.objective, mean, fails, deadline_s[:, None])
+        )
+        chosen = choose(cost, late, odds, self.violation)
         rows = np.arange(len(asks))
         told = zip(
             chosen.tolist(), *means[rows, :, chosen].T.tolist(), late[rows, chosen].tolist(),
-            poor[rows, chosen].tolist(), strict=True,
+            odds[rows, chosen].tolist(), strict=True,
         )  # fmt: skip
-        plans = [candidate.way.plan(size_px) for candidate in outlook.candidates]
-        return [self._tell(outlook.candidates[at], plans[at], *numbers) for at, *numbers in told]
+        plans = [candidate.way.plan(key[1]) for candidate in candidates]
+        return [
+            self._tell(candidates[at], plans[at], *numbers, fallback=fallback)
+            for at, *numbers in told
+        ]
 
     def snr_place(self, snr_db: Floats) -> NDArray[np.int64]:
         """Where an SNR is looked up; beyond the measured ones at the last of them."""
@@ -286,7 +292,7 @@ class Planner:
 
     def _tell(
         self, candidate: Candidate, plan: Plan, latency_s: float, ue_j: float, both_j: float,
-        late: float, poor: float,
+        late: float, poor: float, *, fallback: str,
     ) -> Decision:  # fmt: skip
         odds: dict[Constraint, float] = {"deadline": late, "quality": poor}
         return Decision(
@@ -299,6 +305,7 @@ class Planner:
             late=late,
             poor=poor,
             broken=tuple(name for name, odd in odds.items() if odd > self.violation),
+            fallback=fallback,
         )
 
 
@@ -325,90 +332,3 @@ def decision_map(
                 ]
             )  # fmt: skip
     return found
-
-
-def _look_out(costs: Costs, es: DeviceProfile, equipment: Equipment, size_px: int) -> Outlook:
-    """Every candidate that the UE has the memory for. A way of pictures needs none, so there is one."""
-    candidates: list[Candidate] = []
-    columns: list[tuple[Floats, ...]] = []
-    ask = costs.sending(None, size_px)
-    for way in costs.ways(size_px):
-        if costs.memory_mb(way) > equipment.memory_mb:
-            continue
-        down = costs.sending(way, size_px)
-        distance = costs.distance(way, size_px)
-        for backoff_db in BACKOFFS_DB:
-            # At less power the SNR is that much lower, and below the measured ones like the lowest.
-            place = np.maximum(np.arange(costs.snr_db.size) - round(backoff_db / STEP_DB), 0)
-            per_table = _price(costs, way, size_px, es, equipment.profile, ask, down, backoff_db)
-            for row, table in enumerate(costs.mcs_tables):
-                candidates.append(Candidate(way=way, mcs_table=table, backoff_db=backoff_db))
-                columns.append((*(v[row][place] for v in per_table), distance[place]))
-    latency_s, mean_s, ue_j, both_j, distances = (
-        np.stack(values) for values in zip(*columns, strict=True)
-    )
-    return Outlook(
-        candidates=tuple(candidates), latency_s=latency_s, mean_s=mean_s, ue_j=ue_j, both_j=both_j,
-        distance=distances,
-    )  # fmt: skip
-
-
-def _price(
-    costs: Costs, way: Way, size_px: int, es: DeviceProfile, ue: DeviceProfile, ask: Sending,
-    down: Sending, backoff_db: int,
-) -> tuple[Floats, Floats, Floats, Floats]:  # fmt: skip
-    """Latency of each draw, its mean, and joules of the UE and of both: the ledger's sums, in expectation.
-
-    Mechanisms with one UE are chains, so what they take adds up.
-    """
-    (es_flops, ue_flops), (es_core_s, ue_core_s) = (
-        costs.flops(way, size_px), costs.core_s(way, size_px),
-    )  # fmt: skip
-    es_s, ue_s = es.compute_s(1.0) * es_flops, ue.compute_s(1.0) * ue_flops
-    computing_s = es_s + ue_s + es_core_s + ue_core_s
-    latency_s, on_air_s = down.latency_s, down.mean_s
-    asked = way.crosses != "recipe"  # with a recipe the ES has the prompt already
-    if asked:
-        # Both directions are drawn apart: any draw of one goes with any of the other.
-        mixed = np.random.default_rng(0).permutation(ask.latency_s.shape[-1])
-        latency_s = np.sort(latency_s + ask.latency_s[..., mixed], -1)
-        on_air_s = on_air_s + ask.mean_s
-    mean_s = on_air_s + computing_s
-    power = 10 ** (-backoff_db / 10)
-    sender, taker = _radio_j(down, es, ue, power)
-    radio = {"es": sender, "ue": taker}
-    if asked:
-        sender, taker = _radio_j(ask, ue, es, power)
-        radio = {"es": radio["es"] + taker, "ue": radio["ue"] + sender}
-    joules = {}
-    for side, device, seconds, core_s in (
-        ("es", es, es_s, es_core_s), ("ue", ue, ue_s, ue_core_s),
-    ):  # fmt: skip
-        joules[side] = (
-            radio[side]
-            + device.compute_power_w * seconds
-            + device.core_power_w * core_s
-            + device.compute_idle_power_w * (mean_s - seconds - core_s)
-            + device.radio_idle_power_w * computing_s
-        )
-    return latency_s + computing_s[:, None], mean_s, joules["ue"], joules["es"] + joules["ue"]
-
-
-def _radio_j(
-    sending: Sending, sender: DeviceProfile, taker: DeviceProfile, power: float
-) -> tuple[Floats, Floats]:
-    """Joules of the radios of who sends and who takes, as `mechanisms.execute` charges them."""
-    waiting_s = np.maximum(sending.mean_s - sending.airtime_s - sending.feedback_s, 0)
-    sender_j = (
-        power * sending.radiated_j / sender.amplifier_efficiency
-        + sending.airtime_s * sender.transmit_circuit_power_w
-        + sending.feedback_s * sender.receive_power_w
-        + waiting_s * sender.radio_idle_power_w
-    )
-    taker_j = (
-        sending.airtime_s * taker.receive_power_w
-        + power * sending.feedback_radiated_j / taker.amplifier_efficiency
-        + sending.feedback_s * taker.transmit_circuit_power_w
-        + waiting_s * taker.radio_idle_power_w
-    )
-    return sender_j, taker_j

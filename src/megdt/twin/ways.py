@@ -98,10 +98,14 @@ WAYS: dict[str, Way] = {
         _seed("seed int8", "int8"),
         _seed("seed analog", "analog"),
         _seed("seed 0.03", "progressive", 0.03),
+        _seed("seed 0.05", "progressive", 0.05),
+        _seed("seed 0.07", "progressive", 0.07),
         _seed("seed 0.1", "progressive", 0.1),
         _seed("seed 0.25", "progressive", 0.25),
         # On finer grids the denoiser does not mend what noise took: then it is the analog seed.
         replace(_seed("seed hybrid", "hybrid", models=("denoiser", "jscc")), up_to_px=256),
+        _steps("steps 12 int8", "int8", 12),
+        _steps("steps 12 analog", "analog", 12),
         _steps("steps 18 int8", "int8", 18),
         _steps("steps 18 analog", "analog", 18),
         Way(
@@ -109,6 +113,7 @@ WAYS: dict[str, Way] = {
             ue_models=(*_DRAWING, "sketch_adapter"),
         ),
         _picture("webp", 0.25),
+        _picture("webp", 0.5),
         _picture("webp", 1.0),
         _picture("avif", 0.25),
         Way(name="prompt", mechanism=PROMPT_ONLY.name, ue_models=_DRAWING),
@@ -178,7 +183,8 @@ class Costs:
         self.sizes_px = tuple(
             sorted({int(k) for way in self._found["ways"].values() for k in way if k.isdigit()})
         )
-        self.pictures = int(self._found["pictures"])
+        self.pictures = min(len(self.hardness(size_px)) for size_px in self.sizes_px)
+        """Measured at every size."""
 
     def memory_mb(self, way: Way) -> float:
         """Of the weights that the UE holds, as float32."""
@@ -208,18 +214,16 @@ class Costs:
         return max(costs["es_core_s"]), max(costs["ue_core_s"])
 
     def distance(self, way: Way, size_px: int) -> NDArray[np.float64]:
-        """ST-LPIPS of each measured picture to the error-free one, rising. [snr, pictures]
+        """ST-LPIPS of each measured picture to the error-free one. [snr, pictures]"""
+        values = np.array(self._found["ways"][way.name][str(size_px)]["distance"], float)
+        if len(values) == 1:
+            values = np.repeat(values, len(self._found["snr_db"]), 0)
+        columns = [np.interp(self.snr_db, self._found["snr_db"], c) for c in values.T]
+        return np.stack(columns, 1)
 
-        Large pictures are few: their mean over that of the same small ones moves the small ones'.
-        """
-        costs = self._found["ways"][way.name]
-        small = np.array(costs["distance"], float)
-        if size_px != self.sizes_px[0]:
-            large = np.array(costs["distance_512"], float)
-            same = small[:, : large.shape[1]].mean(1, keepdims=True)
-            small = small * (large.mean(1, keepdims=True) / np.maximum(same, 1e-6))
-        columns = [self._by_snr(column) for column in small.T]
-        return np.sort(np.stack(columns, 1), 1)
+    def hardness(self, size_px: int) -> NDArray[np.float64]:
+        """Of the same pictures. [pictures, bands]"""
+        return np.array(self._found["hardness"][str(size_px)], float)
 
     def sending(self, way: Way | None, size_px: int) -> Sending:
         """Of what a way sends to the UE, or of the prompt for None."""

@@ -1,0 +1,158 @@
+"""What every candidate takes and gives on one kind of UE at one size, at each SNR."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.link.energy import DeviceProfile
+from megdt.twin.ways import STEP_DB, Costs, Sending, Way
+
+BACKOFFS_DB = (0, 6)
+"""Below the power that the costs were measured with: candidates for the transmit power."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equipment:
+    """What a UE is.
+
+    Args:
+        profile: Its speed and power.
+        memory_mb: What it may fill with weights of models; 0 for a UE that shows pictures only.
+    """
+
+    profile: DeviceProfile
+    memory_mb: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A way over a link.
+
+    Args:
+        way: What runs where, and how it crosses.
+        mcs_table: Of TS 38.214; see `LinkAdaptation`.
+        backoff_db: Transmit power below the full one.
+    """
+
+    way: Way
+    mcs_table: int
+    backoff_db: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        power = f", {-self.backoff_db} dB" if self.backoff_db else ""
+        return f"{self.way.name}, MCS table {self.mcs_table}{power}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What each candidate takes and gives on one kind of UE at one size, by SNR.
+
+    SNR is that at full power; a candidate's own is `backoff_db` below.
+    """
+
+    candidates: tuple[Candidate, ...]
+    latency_s: Floats
+    """Of each draw, rising; without end for lost. [candidates, snr, draws]"""
+    mean_s: Floats
+    """[candidates, snr]"""
+    ue_j: Floats
+    """[candidates, snr]"""
+    both_j: Floats
+    """[candidates, snr]"""
+    distance: Floats
+    """Of each measured picture. [candidates, snr, pictures]"""
+
+
+def look_out(costs: Costs, es: DeviceProfile, equipment: Equipment, size_px: int) -> Outlook:
+    """Every candidate that the UE has the memory for. A way of pictures needs none, so there is one."""
+    candidates: list[Candidate] = []
+    columns: list[tuple[Floats, ...]] = []
+    ask = costs.sending(None, size_px)
+    for way in costs.ways(size_px):
+        if costs.memory_mb(way) > equipment.memory_mb:
+            continue
+        down = costs.sending(way, size_px)
+        distance = costs.distance(way, size_px)
+        for backoff_db in BACKOFFS_DB:
+            # At less power the SNR is that much lower, and below the measured ones like the lowest.
+            place = np.maximum(np.arange(costs.snr_db.size) - round(backoff_db / STEP_DB), 0)
+            per_table = _price(costs, way, size_px, es, equipment.profile, ask, down, backoff_db)
+            for row, table in enumerate(costs.mcs_tables):
+                candidates.append(Candidate(way=way, mcs_table=table, backoff_db=backoff_db))
+                columns.append((*(v[row][place] for v in per_table), distance[place]))
+    latency_s, mean_s, ue_j, both_j, distances = (
+        np.stack(values) for values in zip(*columns, strict=True)
+    )
+    return Outlook(
+        candidates=tuple(candidates), latency_s=latency_s, mean_s=mean_s, ue_j=ue_j, both_j=both_j,
+        distance=distances,
+    )  # fmt: skip
+
+
+def _price(
+    costs: Costs, way: Way, size_px: int, es: DeviceProfile, ue: DeviceProfile, ask: Sending,
+    down: Sending, backoff_db: int,
+) -> tuple[Floats, Floats, Floats, Floats]:  # fmt: skip
+    """Latency of each draw, its mean, and joules of the UE and of both: the ledger's sums, in expectation.
+
+    Mechanisms with one UE are chains, so what they take adds up.
+    """
+    (es_flops, ue_flops), (es_core_s, ue_core_s) = (
+        costs.flops(way, size_px), costs.core_s(way, size_px),
+    )  # fmt: skip
+    es_s, ue_s = es.compute_s(1.0) * es_flops, ue.compute_s(1.0) * ue_flops
+    computing_s = es_s + ue_s + es_core_s + ue_core_s
+    latency_s, on_air_s = down.latency_s, down.mean_s
+    asked = way.crosses != "recipe"  # with a recipe the ES has the prompt already
+    if asked:
+        # Both directions are drawn apart: any draw of one goes with any of the other.
+        mixed = np.random.default_rng(0).permutation(ask.latency_s.shape[-1])
+        latency_s = np.sort(latency_s + ask.latency_s[..., mixed], -1)
+        on_air_s = on_air_s + ask.mean_s
+    mean_s = on_air_s + computing_s
+    power = 10 ** (-backoff_db / 10)
+    sender, taker = _radio_j(down, es, ue, power)
+    radio = {"es": sender, "ue": taker}
+    if asked:
+        sender, taker = _radio_j(ask, ue, es, power)
+        radio = {"es": radio["es"] + taker, "ue": radio["ue"] + sender}
+    joules = {}
+    for side, device, seconds, core_s in (
+        ("es", es, es_s, es_core_s), ("ue", ue, ue_s, ue_core_s),
+    ):  # fmt: skip
+        joules[side] = (
+            radio[side]
+            + device.compute_power_w * seconds
+            + device.core_power_w * core_s
+            + device.compute_idle_power_w * (mean_s - seconds - core_s)
+            + device.radio_idle_power_w * computing_s
+        )
+    return latency_s + computing_s[:, None], mean_s, joules["ue"], joules["es"] + joules["ue"]
+
+
+def _radio_j(
+    sending: Sending, sender: DeviceProfile, taker: DeviceProfile, power: float
+) -> tuple[Floats, Floats]:
+    """Joules of the radios of who sends and who takes, as `mechanisms.execute` charges them."""
+    waiting_s = np.maximum(sending.mean_s - sending.airtime_s - sending.feedback_s, 0)
+    sender_j = (
+        power * sending.radiated_j / sender.amplifier_efficiency
+        + sending.airtime_s * sender.transmit_circuit_power_w
+        + sending.feedback_s * sender.receive_power_w
+        + waiting_s * sender.radio_idle_power_w
+    )
+    taker_j = (
+        sending.airtime_s * taker.receive_power_w
+        + power * sending.feedback_radiated_j / taker.amplifier_efficiency
+        + sending.feedback_s * taker.transmit_circuit_power_w
+        + waiting_s * taker.radio_idle_power_w
+    )
+    return sender_j, taker_j
