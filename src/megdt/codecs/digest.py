@@ -23,7 +23,7 @@ REMAINDER_BITS = 2
 
 STEP = 0.5
 """Along a direction, in root mean squares of a block's change: a block in which a flower has opened
-changes by about 1, one that is seen by another camera by less than 0.1."""
+changes by about 0.75, one that is seen by another camera by less than 0.1."""
 
 _SLACK = 0.1
 """Of a step: rounding to int8, and the edges of another camera's view, are no change."""
