@@ -23,8 +23,9 @@ from megdt.site.scenery import GardenScenery, make_scenery
 from megdt.twin.loop import Served, Upload, Wish
 from megdt.twin.monitor import Arrival
 from megdt.twin.network import Beacon, Place
+from megdt.twin.outlook import Equipment
 from megdt.twin.patrol import as_observation
-from megdt.twin.planner import Decision, Equipment, Planner
+from megdt.twin.planner import Decision, Planner
 from megdt.twin.store import Store
 from megdt.twin.twin import Twin
 from megdt.worlds.captions import attributes, phrase

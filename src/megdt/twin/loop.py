@@ -15,7 +15,8 @@ from megdt.twin.entities import Update
 from megdt.twin.maintenance import Refresh
 from megdt.twin.monitor import Arrival, Judgement
 from megdt.twin.network import Beacon, Place, Prediction
-from megdt.twin.planner import Ask, Decision, Equipment
+from megdt.twin.outlook import Equipment
+from megdt.twin.planner import Ask, Decision
 from megdt.twin.twin import Twin
 from megdt.twin.validation import Validity
 

@@ -28,8 +28,8 @@ LEVEL = 0.9
 
 _JUDGED = 400
 """Measurements that predictions are judged by, the newest."""
-_FEWEST = 50
-"""Of these, for a word about the predictions."""
+_FEWEST = 200
+"""Of these, for a word about the predictions: those of one round are alike."""
 _UNKNOWN_DB, _UNKNOWN_M = 10.0, 1e3
 """Deviations of what nobody has predicted yet."""
 

@@ -148,6 +148,7 @@ class Twin:
                     "position_m": place,
                     "heard": {"snr_db": [None if math.isnan(snr) else snr for snr in heard]},
                 },
+                at_s=beacon.time_s,
             )
             for number, (place, heard) in enumerate(told, 1)
         ]
@@ -214,8 +215,8 @@ class Twin:
         return self.network.predict(now_s, self.horizon_s)
 
     def plan(self, asks: Sequence[Ask], validity: Validity) -> list[Decision]:
-        """Plans, by the twin where it is fresh."""
-        return self.planner.plan(asks)
+        """Plans, by the twin where it is fresh, else safer ones that say so."""
+        return self.planner.plan(asks, validity=validity)
 
     def end_round(self, updates: Sequence[Update], *, now_s: float) -> int:
         """Keep what a round has brought; returns its number, from 0 on."""
