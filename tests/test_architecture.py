@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "megdt"
 # Each may import what stands before it, and itself.
 ORDER = (
     "__init__", "errors", "records", "worlds", "models", "codecs", "link", "mechanisms", "twin",
-    "scenario", "sensing", "pictures", "profiling", "trial", "site", "tasks", "diagram", "report", "showing", "study", "doctor", "cli",
+    "scenario", "sensing", "pictures", "profiling", "trial", "site", "tasks", "diagram", "report", "showing", "watching", "study", "doctor", "cli",
 )  # fmt: skip
 
 

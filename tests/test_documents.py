@@ -20,8 +20,11 @@ from megdt.mechanisms.video import Motion, Video
 from megdt.models.writing import KEY
 from megdt.records import Plan, Request
 from megdt.scenario import CODECS, MECHANISMS, Devices, World, Writer
+from megdt.scenario.events import EVENTS
+from megdt.scenario.twin import BUILT_IN, Attack, Radio, Requests, Rounds, Scene, Ues
 from megdt.trial import BASELINES
 
+TWIN = (Rounds, Scene, Ues, Radio, Requests, Attack)
 ROOT = Path(__file__).parent.parent
 COMMAND_LINE = (ROOT / "docs" / "command_line.md").read_text()
 SCENARIOS = (ROOT / "docs" / "scenarios.md").read_text()
@@ -103,7 +106,7 @@ def test_every_command_and_option_is_documented() -> None:
     "key",
     [
         f.name
-        for kind in (Request, Plan, RadioLink, Devices, Video, World, Writer)
+        for kind in (Request, Plan, RadioLink, Devices, Video, World, Writer, *TWIN)
         for f in fields(kind)
         if f.name != "codecs"
     ]
@@ -115,6 +118,13 @@ def test_every_command_and_option_is_documented() -> None:
 )
 def test_every_scenario_key_and_choice_is_documented(key: str) -> None:
     assert f"`{key}`" in SCENARIOS
+
+
+def test_the_scenarios_of_the_package_and_what_can_happen_are_documented() -> None:
+    for name in BUILT_IN:
+        assert f"`{name}`" in COMMAND_LINE
+    for word in EVENTS:
+        assert word in COMMAND_LINE
 
 
 def test_the_key_of_the_writers_server_is_documented() -> None:

@@ -177,7 +177,7 @@ def make_table(*columns: str) -> Table:
     for column in columns:
         left = column in (
             "mechanism", "sent", "codec", "stage", "side", "part", "found", "to do", "task", "sends",
-            "by", "shown",
+            "by", "shown", "twin is", "views from", "planned", "object", "UE", "what", "monitor",
         )  # fmt: skip
 
         table.add_column(column, justify="left" if left else "right", no_wrap=True)

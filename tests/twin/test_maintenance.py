@@ -9,7 +9,13 @@ from megdt.codecs.observation import BLOCK
 from megdt.errors import TwinError
 from megdt.mechanisms.panorama import Camera, Panorama
 from megdt.records import Feature, Side
-from megdt.twin.maintenance import Refresh, plan_refreshes, share_out, take_turns
+from megdt.twin.maintenance import (
+    Refresh,
+    plan_refreshes,
+    plan_views,
+    share_out,
+    take_turns,
+)
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
 
@@ -150,3 +156,18 @@ def test_turns_go_round_as_far_as_the_budget_does() -> None:
 def test_another_panorama_is_told() -> None:
     with pytest.raises(TwinError, match="the panorama has 96 columns, the replica 64"):
         plan(Replica.blank(32, 64))
+
+
+def test_whole_views_go_to_who_gains_most_and_once() -> None:
+    def views(replica: Replica, budget: float) -> list[Side]:
+        found = plan_views(
+            replica, PANORAMA, now_s=100.0, budget=budget, cost=cost, novelty=lambda age: age / 1000
+        )
+        return [refresh.side for refresh in found]
+
+    # UE1 and UE2 see the same half; nobody has seen where UE3 looks.
+    known = replica_seen((0, 48, 50.0))
+    assert views(known, budget=42) == [UE3]
+    assert views(known, budget=90) == [UE3, UE1]  # at an end, a view has one edge less
+    assert len(views(known, budget=1e9)) == 3
+    assert views(known, budget=41) == []

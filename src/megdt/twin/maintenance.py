@@ -155,6 +155,49 @@ def plan_refreshes(
     )
 
 
+def plan_views(
+    replica: Replica,
+    panorama: Panorama,
+    *,
+    now_s: float,
+    budget: float,
+    cost: Cost,
+    novelty: Novelty,
+) -> tuple[Refresh, ...]:
+    """Ask for whole views, as `ue_to_es` sends them: that which gains most for its cost first.
+
+    Args:
+        replica: What is known.
+        panorama: Who sees what of it now.
+        now_s: On the twin's clock.
+        budget: For all of them together, in the unit of `cost`.
+        cost: Of so many columns from a UE.
+        novelty: Of an age; what was never seen counts 1.
+
+    Raises:
+        TwinError: If the panorama is not the replica's.
+    """
+    _check(replica, panorama)
+    worth = _worth(replica.ages_s(now_s), novelty).mean(0)
+    waiting = list(panorama.cameras)
+    asked, left = [], budget
+    while waiting:
+        rates = [
+            float(worth[list(_seen(panorama, camera))].sum()) / cost(camera.side, camera.width)
+            for camera in waiting
+        ]
+        best = int(np.argmax(rates))
+        camera, rate = waiting.pop(best), rates[best]
+        price = cost(camera.side, camera.width)
+        if rate <= 0 or price > left:
+            continue
+        columns = _seen(panorama, camera)
+        asked.append(Refresh(side=camera.side, columns=columns))
+        worth[list(columns)] = 0  # once is enough, whoever sees it
+        left -= price
+    return tuple(asked)
+
+
 def take_turns(
     panorama: Panorama, order: Sequence[Side], *, budget: float, cost: Cost
 ) -> tuple[tuple[Refresh, ...], int]:
@@ -186,10 +229,16 @@ def _block_worth(
     replica: Replica, columns: tuple[int, ...], now_s: float, novelty: Novelty
 ) -> NDArray[np.float64]:
     """What refreshing each block is worth by age: the mean over its latents. [rows, columns]"""
-    ages = replica.ages_s(now_s)[:, list(columns)]
-    different, where = np.unique(ages, return_inverse=True)
+    values = _worth(replica.ages_s(now_s)[:, list(columns)], novelty)
+    worth: NDArray[np.float64] = split_blocks(values[None]).mean(2)
+    return worth
+
+
+def _worth(ages_s: NDArray[np.float64], novelty: Novelty) -> NDArray[np.float64]:
+    """What refreshing each latent is worth by its age. As ages_s"""
+    different, where = np.unique(ages_s, return_inverse=True)
     values = np.array([novelty(float(age)) if math.isfinite(age) else 1.0 for age in different])
-    worth: NDArray[np.float64] = split_blocks(values[where].reshape(1, *ages.shape)).mean(2)
+    worth: NDArray[np.float64] = values[where].reshape(ages_s.shape)
     return worth
 
 

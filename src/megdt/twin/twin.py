@@ -22,7 +22,7 @@ from megdt.records import Side
 from megdt.twin.content import predict_change
 from megdt.twin.entities import Entity, Update
 from megdt.twin.evidence import bundled_limits
-from megdt.twin.maintenance import Refresh, plan_refreshes
+from megdt.twin.maintenance import Refresh, plan_views
 from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine, sight_of
 from megdt.twin.network import Beacon, Network, Place, Prediction
 from megdt.twin.objects import Namer, name_objects
@@ -171,13 +171,12 @@ class Twin:
         )
         if not cameras:
             return ()
-        return plan_refreshes(
+        return plan_views(
             self.replica,
             Panorama(width=place.columns, cameras=cameras, margin=0),
             now_s=now_s,
             budget=budget_bits,
-            # Whole views: what else it sees comes with it, but a part that is asked for costs a bit.
-            cost=lambda side, columns: VIEW_BITS - VIEW_COLUMNS + columns,
+            cost=lambda side, columns: VIEW_BITS * columns / VIEW_COLUMNS,
             novelty=lambda age_s: predict_change(age_s / _DAY_S).mean,
         )
 
