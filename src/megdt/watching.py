@@ -185,6 +185,7 @@ def print_rounds(rounds: Sequence[Round]) -> None:
     """One row a round, and under it what the monitor found."""
     console = Console()
     table = make_table("round", "time", "twin is", "views from", "planned", "took")
+    table.columns[4].no_wrap = False  # the one that has room to give
     for r in rounds:
         plans = Counter(a.decision.candidate.way.name for a in r.answers)
         took = _mean([a.served.latency_s for a in r.answers if a.served.outcome == "delivered"])
