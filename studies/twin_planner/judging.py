@@ -15,7 +15,6 @@ from megdt.link.energy import DeviceProfile
 from megdt.twin.hardness import Hardness
 from megdt.twin.planner import Ask, Decision, Planner
 from megdt.twin.selection import Objective, price
-from megdt.twin.ways import WAYS
 
 HELD_OUT = Path(__file__).parent / "held_out.json"
 
@@ -101,54 +100,6 @@ def judge(planner: Planner, held_out: HeldOut, ask: Ask, luck: Luck) -> Truth:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Begun:
-    """What it takes the ES to have begun a picture, so that its hardness is known."""
-
-    look_s: float
-    """The student's steps, on top of the denoiser's, which any plan but the prompt needs anyway."""
-    steps_s: float
-    """The denoiser's steps, in vain where the plan is the prompt after all."""
-
-    def took(self, decision: Decision) -> float:
-        """Seconds that come on top of a plan."""
-        in_vain = decision.candidate.way.name == "prompt"
-        return self.look_s + (self.steps_s if in_vain else 0.0)
-
-
-def begin(planner: Planner) -> Begun:
-    """Of the first handoff step, from the measured operations."""
-    costs, way = planner.costs, WAYS["steps 12 int8"]
-    (es_flops, ue_flops), (_, decoder_flops) = (
-        costs.flops(way, 256),
-        costs.flops(WAYS["seed int8"], 256),
-    )
-    return Begun(
-        look_s=planner.es.compute_s(float(ue_flops[0] - decoder_flops[0])),
-        steps_s=planner.es.compute_s(float(es_flops[0])),
-    )
-
-
-def plan_begun(
-    planner: Planner, asks: Sequence[Ask], begun: Begun
-) -> tuple[list[Decision], list[float]]:
-    """Plan without the picture; unless that says prompt, begin it and plan again, with its hardness.
-
-    Returns:
-        Decisions, and seconds of the ES on top of each.
-    """
-    from dataclasses import replace
-
-    first = planner.plan([replace(ask, hardness=None) for ask in asks])
-    then = planner.plan(asks)
-    decisions, extra_s = [], []
-    for before, after in zip(first, then, strict=True):
-        at_once = before.candidate.way.name == "prompt"
-        decisions.append(before if at_once else after)
-        extra_s.append(0.0 if at_once else begun.took(after))
-    return decisions, extra_s
-
-
 class Payment:
     """What a request costs when it is answered by a candidate.
 
@@ -219,9 +170,7 @@ def choose_fixed(paid: Payment, numbers: Sequence[int]) -> tuple[str, Floats]:
     return best, found[best]
 
 
-def outcomes(
-    paid: Payment, decisions: Sequence[Decision], extra_s: Sequence[float]
-) -> dict[str, Any]:
+def outcomes(paid: Payment, decisions: Sequence[Decision]) -> dict[str, Any]:
     """How often each constraint was broken where it was promised to hold, and what the regret is made of.
 
     Regret is split by what became of the request: poor, late, or neither, where the plan was too
@@ -229,12 +178,11 @@ def outcomes(
     """
     late, poor = np.zeros((2, len(decisions)), bool)
     regret = np.zeros(len(decisions))
-    for n, (decision, extra) in enumerate(zip(decisions, extra_s, strict=True)):
-        at = paid.truths[n].names.index(decision.candidate.name)
-        late[n], poor[n] = paid.late(n, extra)[at], paid.poor(n)[at]
-        regret[n] = (
-            paid(n, decision.candidate.name, extra) - paid.best[n] if paid.possible[n] else 0
-        )
+    for n, decision in enumerate(decisions):
+        name, ahead_s = decision.candidate.name, decision.ahead_s
+        at = paid.truths[n].names.index(name)
+        late[n], poor[n] = paid.late(n, ahead_s)[at], paid.poor(n)[at]
+        regret[n] = paid(n, name, ahead_s) - paid.best[n] if paid.possible[n] else 0
     promised = np.array([not d.broken for d in decisions])
     count = max(int(paid.possible.sum()), 1)
     return {

@@ -21,11 +21,9 @@ from judging import (
     Luck,
     Payment,
     Truth,
-    begin,
     choose_fixed,
     judge,
     outcomes,
-    plan_begun,
 )
 from tracks import STEP_S, draw_tracks, forecast
 
@@ -35,6 +33,7 @@ from megdt.models.bundle import Bundle
 from megdt.models.quality import PerceptualReference
 from megdt.records import Part, Side
 from megdt.scenario import parse_scenario
+from megdt.twin.hardness import Hardness
 from megdt.twin.planner import Ask, Decision, Equipment, Planner, decision_map
 from megdt.twin.validation import Validity
 from megdt.worlds.captions import attributes, phrase
@@ -102,8 +101,8 @@ def run_cell(
     paid = Payment(asks, truths, planner.objective, planner.es)
     plans = plan_all(planner, asks, old_db)
     costs = {
-        name: np.array([paid(n, d.candidate.name, extra_s[n]) for n, d in enumerate(decisions)])
-        for name, (decisions, extra_s) in plans.items()
+        name: np.array([paid(n, d.candidate.name, d.ahead_s) for n, d in enumerate(decisions)])
+        for name, decisions in plans.items()
     }
     costs["random"] = np.array([paid(n, str(rng.choice(t.names))) for n, t in enumerate(truths)])
     fixed, costs["fixed"] = choose_fixed(paid, range(len(truths)))
@@ -128,29 +127,34 @@ def run_cell(
         "fixed_plan": fixed,
         **{f"regret {name}": value for name, value in regret.items()},
         "regret_ratio": regret["planner"] / regret["fixed"],
-        **outcomes(paid, *plans["planner"]),
+        **outcomes(paid, plans["planner"]),
         **{
             f"{name}: {key}": value
             for name in plans
             if name != "planner"
-            for key, value in outcomes(paid, *plans[name]).items()
+            for key, value in outcomes(paid, plans[name]).items()
         },
     }
 
 
 def plan_all(
     planner: Planner, asks: Sequence[Ask], old_db: Sequence[float]
-) -> dict[str, tuple[list[Decision], list[float]]]:
-    """The planner, and the planner told less: decisions, and seconds of the ES on top of each."""
+) -> dict[str, list[Decision]]:
+    """The planner, which begins pictures to see how hard they are, and the planner told less."""
     stale = [replace(a, snr_db=db, snr_sd_db=0.0) for a, db in zip(asks, old_db, strict=True)]
     validity = Validity(verdict="stale", reasons=("the SNR is of 3 s ago",))
-    begun, none = begin(planner), [0.0] * len(asks)
+
+    def look(number: int) -> Hardness:
+        hardness = asks[number].hardness
+        assert hardness is not None
+        return hardness
+
     return {
-        "planner": plan_begun(planner, asks, begun),
-        "without the picture": (planner.plan([replace(a, hardness=None) for a in asks]), none),
-        "mean alone": plan_begun(planner, [replace(a, snr_sd_db=0.0) for a in asks], begun),
-        "stale": plan_begun(planner, stale, begun),
-        "stale, told so": (planner.plan(stale, validity=validity), none),
+        "planner": planner.plan(asks, look=look),
+        "without the picture": planner.plan([replace(a, hardness=None) for a in asks]),
+        "mean alone": planner.plan([replace(a, snr_sd_db=0.0) for a in asks], look=look),
+        "stale": planner.plan(stale, look=look),
+        "stale, told so": planner.plan(stale, validity=validity),
     }
 
 

@@ -288,3 +288,29 @@ def test_the_rule_of_choice_keeps_its_promise_on_pictures_that_it_does_not_know(
                         poor.append(values[at, place, picture] > math.log(bound))
     assert len(poor) > 500
     assert np.mean(poor) <= 0.1
+
+
+def test_a_picture_is_begun_unless_the_prompt_is_sent_and_the_plan_then_knows_it() -> None:
+    planner = Planner(es=ES)
+    asks = [
+        Ask(equipment=DECODER, snr_db=-2.0, max_distance=0.05),
+        Ask(equipment=ALL, snr_db=-8.0, max_distance=0.05),
+    ]
+    hard = tuple(np.quantile(planner.costs.hardness(256), 0.95, axis=0))
+    looked: list[int] = []
+
+    def look(number: int) -> tuple[float, float]:
+        looked.append(number)
+        return float(hard[0]), float(hard[1])
+
+    begun, prompt = planner.plan(asks, look=look)
+    assert prompt.candidate.way.name == "prompt" and prompt.ahead_s == 0
+    assert looked == [0]
+    (knowing,) = planner.plan([replace(asks[0], hardness=look(0))])
+    assert replace(begun, ahead_s=0.0) == knowing
+    assert 0 < begun.ahead_s < 0.01
+    # Of a twin that is stale, a picture's hardness is not asked for.
+    looked.clear()
+    stale = Validity(verdict="stale", reasons=("old",))
+    assert planner.plan(asks, validity=stale, look=look) == planner.plan(asks, validity=stale)
+    assert not looked

@@ -188,7 +188,7 @@ class SimulatedSite:
         ledger = result.ledger
         return Served(
             outcome=result.outcome,
-            latency_s=ledger.duration_s,
+            latency_s=ledger.duration_s + decision.ahead_s,
             bits=ledger.bits,
             ue_energy_j=ledger.energy_of(Side.UE),
             energy_j=ledger.energy_j,

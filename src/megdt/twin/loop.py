@@ -190,7 +190,8 @@ def run_round(twin: Twin, site: Site, *, refresh_bits: int) -> Round:
     twin.name_objects(now_s=now_s)
 
     # The twin steers generation: what each UE will hear when its picture is sent chooses station,
-    # mechanism, codec, rate and power.
+    # mechanism, codec, rate and power. Pictures that the ES draws it has begun by then, so their
+    # hardness is known too.
     wishes = site.wishes()
     heard = twin.predict(now_s)
     predictions = [heard[wish.side.number - 1] for wish in wishes]
@@ -205,7 +206,7 @@ def run_round(twin: Twin, site: Site, *, refresh_bits: int) -> Round:
         )
         for wish, prediction in zip(wishes, predictions, strict=True)
     ]
-    decisions = twin.plan(asks, validity)
+    decisions = twin.plan(asks, [wish.request for wish in wishes], validity)
 
     # What it took goes back into the twin, with what was planned and why.
     answers = []

@@ -13,7 +13,7 @@ safer one, and the decision says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -37,7 +37,7 @@ from megdt.twin.selection import (
     price,
     promised,
 )
-from megdt.twin.ways import STEP_DB, Costs, load_costs
+from megdt.twin.ways import STEP_DB, WAYS, Costs, load_costs
 
 if TYPE_CHECKING:
     from megdt.twin.validation import Validity
@@ -46,6 +46,9 @@ Constraint = Literal["deadline", "quality"]
 
 WIDENED_DB: Mapping[str, float] = {"fresh": 0.0, "stale": 4.0, "wrong": 8.0}
 """Standard deviation that a prediction gains by what validation says of the twin."""
+
+_PROMPT = "prompt"
+"""The way that begins no picture at the ES."""
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -112,6 +115,8 @@ class Decision:
     """Constraints that no plan keeps with the stated probability: then this is the safest plan."""
     fallback: str = ""
     """Why the twin was not planned by, a line; "" where it was."""
+    ahead_s: float = 0.0
+    """Of the ES, for foreseeing the picture before this was planned; on top of `latency_s`."""
 
     @property
     def tables(self) -> Mapping[str, Mapping[str, Any]]:
@@ -182,7 +187,13 @@ class Planner:
                 f"{least:.3f} to 1, take one in between or measure more with recipes/planner.py"
             )
 
-    def plan(self, asks: Sequence[Ask], *, validity: Validity | None = None) -> list[Decision]:
+    def plan(
+        self,
+        asks: Sequence[Ask],
+        *,
+        validity: Validity | None = None,
+        look: Callable[[int], Hardness] | None = None,
+    ) -> list[Decision]:
         """One decision a request, in the same order.
 
         Args:
@@ -190,10 +201,33 @@ class Planner:
             validity: What `validation.assess` says of the twin that the predictions come from. If it
                 is stale or wrong, the SNR counts as less certain and the picture as unknown; if it is
                 wrong, the safest plan is taken instead of the one that takes least.
+            look: Begins the picture of the numbered request and gives its hardness (`foresee`). Called
+                where the plan is not the prompt anyway and the twin is fresh; then it is planned again.
 
         Raises:
             TwinError: If nothing was measured at a size that is asked for.
         """
+        fresh = validity is None or validity.fresh
+        if look is None or not fresh:
+            return self._plan(asks, validity)
+        decisions = self._plan([replace(ask, hardness=None) for ask in asks], validity)
+        begun = [n for n, d in enumerate(decisions) if d.candidate.way.name != _PROMPT]
+        again = self._plan([replace(asks[n], hardness=look(n)) for n in begun], validity)
+        for number, decision in zip(begun, again, strict=True):
+            ahead_s = self._look_s(in_vain=decision.candidate.way.name == _PROMPT)
+            decisions[number] = replace(decision, ahead_s=ahead_s)
+        return decisions
+
+    def _look_s(self, *, in_vain: bool) -> float:
+        """What foreseeing takes the ES: the student's steps; those of the denoiser too if nobody goes on
+        from them. They are those of splitting the steps in the middle.
+        """
+        es_flops, student_flops = self.costs.flops(WAYS["steps 12 int8"], 256)
+        decoder_flops = self.costs.flops(WAYS["seed int8"], 256)[1]
+        flops = student_flops[0] - decoder_flops[0]
+        return self.es.compute_s(float(flops + es_flops[0] if in_vain else flops))
+
+    def _plan(self, asks: Sequence[Ask], validity: Validity | None) -> list[Decision]:
         fallback, safest = "", False
         if validity is not None and not validity.fresh:
             fallback, safest = str(validity), validity.verdict == "wrong"

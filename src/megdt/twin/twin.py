@@ -18,10 +18,11 @@ from megdt.errors import MeasurementError
 from megdt.mechanisms.panorama import VIEW_COLUMNS, Camera, Panorama
 from megdt.mechanisms.stages import Models
 from megdt.models import LATENT_CHANNELS
-from megdt.records import Side
+from megdt.records import Request, Side
 from megdt.twin.content import predict_change
 from megdt.twin.entities import Entity, Update
 from megdt.twin.evidence import bundled_limits
+from megdt.twin.hardness import foresee
 from megdt.twin.maintenance import Refresh, plan_views
 from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine, sight_of
 from megdt.twin.network import Beacon, Network, Place, Prediction
@@ -213,9 +214,19 @@ class Twin:
         """What each UE will hear when what it asks for now is sent to it."""
         return self.network.predict(now_s, self.horizon_s)
 
-    def plan(self, asks: Sequence[Ask], validity: Validity) -> list[Decision]:
-        """Plans, by the twin where it is fresh, else safer ones that say so."""
-        return self.planner.plan(asks, validity=validity)
+    def plan(
+        self, asks: Sequence[Ask], requests: Sequence[Request], validity: Validity
+    ) -> list[Decision]:
+        """Plans, by the twin where it is fresh, else safer ones that say so.
+
+        Args:
+            asks: What each request needs.
+            requests: Of these; what the ES draws of them, it begins before it decides how to send it.
+            validity: Of the twin, now.
+        """
+        return self.planner.plan(
+            asks, validity=validity, look=lambda number: foresee(self._models, requests[number])
+        )
 
     def end_round(self, updates: Sequence[Update], *, now_s: float) -> int:
         """Keep what a round has brought; returns its number, from 0 on."""
