@@ -18,7 +18,7 @@ from megdt.twin.monitor import EXPECTED, Arrival, Expectation, Monitor, Quaranti
 from megdt.twin.patrol import DAY_S, Patrol, Report, look
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
-from megdt.twin.validation import Validity, assess
+from megdt.twin.validation import Validity, assess_replica
 
 HALVINGS = 6
 
@@ -118,7 +118,7 @@ class Stage:
             seen_s=np.full((replica.height, 24), now_s),
             columns=range(column + 4, column + 28),
         )
-        return assess(replica, now_s=now_s, spot_checks=[check])
+        return assess_replica(replica, now_s=now_s, spot_checks=[check])
 
 
 def measure_adaptive(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[str, Any]]:

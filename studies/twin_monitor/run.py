@@ -29,7 +29,7 @@ from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
 from megdt.twin.validation import (
     DriftAlarm,
-    assess,
+    assess_replica,
     coverage,
     entity_f1,
     kernel_distance,
@@ -173,7 +173,9 @@ def measure_staleness(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[
             check = Sight(
                 values=latents[:, :, 4:-4], seen_s=np.full((32, 24), now_s), columns=range(36, 60)
             )
-            row["verdicts"].append(assess(replica, now_s=now_s, spot_checks=[check]).verdict)
+            row["verdicts"].append(
+                assess_replica(replica, now_s=now_s, spot_checks=[check]).verdict
+            )
     return [
         {
             "days": days,

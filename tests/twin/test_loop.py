@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from megdt.errors import MeasurementError, ScenarioError
 from megdt.models.bundle import load_bundle
 from megdt.records import Side
 from megdt.scenario.events import as_settings, read_events
-from megdt.scenario.twin import BUILT_IN, TwinScenario, parse_twin_scenario, read_twin_scenario
+from megdt.scenario.twin import (
+    BUILT_IN,
+    Attack,
+    TwinScenario,
+    parse_twin_scenario,
+    read_twin_scenario,
+)
 from megdt.site import SimulatedSite, open_twin
 from megdt.twin.loop import Round, run_round
 from megdt.twin.network import Beacon
@@ -180,3 +187,35 @@ def test_a_wrong_scenario_is_told_in_a_line(setting: str, said: str) -> None:
         read_twin_scenario("garden_drones", [setting])
     with pytest.raises(ScenarioError, match="no scenario 'nowhere'"):
         read_twin_scenario("nowhere")
+
+
+def test_who_is_kept_out_is_heard_and_let_in_again_once_it_agrees() -> None:
+    scenario, site, twin = start(
+        "attack.kind=spoofed", "attack.ue=2", "attack.from_round=1", "requests.each_round=0"
+    )
+    liar = Side.ue(2)
+    for _ in range(4):
+        run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+    assert not twin.monitor.trusts(liar)
+    site.scenario = replace(scenario, attack=Attack())
+    heard = 0
+    for _ in range(8):
+        found = run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+        heard += liar in found.judgements
+    assert heard == 8
+    assert twin.monitor.trusts(liar)
+    twin.store.close()
+
+
+def test_nobody_is_accused_of_the_edge_of_the_cell() -> None:
+    scenario, site, twin = start("radio.extra_loss_db=12", "requests.each_round=0")
+    snrs = []
+    for _ in range(3):
+        found = run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+        assert not any(judged.evidence for judged in found.judgements.values())
+        snrs += [u.arrival.snr_db for u in found.uploads if u.arrival is not None]
+    # Below what the lowest MCS needs, where most blocks fail at first.
+    assert min(snrs) < -6
+    assert twin.network.place.expected_bler(min(snrs)) > 0.9
+    assert twin.network.place.expected_bler(10.0) == pytest.approx(0.1)
+    twin.store.close()

@@ -238,12 +238,12 @@ def test_a_twin_that_is_not_fresh_is_planned_by_with_more_care_and_the_decision_
     ]
     fresh = planner.plan(asks, validity=Validity(verdict="fresh"))
     stale = planner.plan(
-        asks, validity=Validity(verdict="stale", reasons=("9 of 12 tiles are old",))
+        asks, validity=Validity(verdict="stale", reasons=("nothing was measured for 60 s",))
     )
     wrong = planner.plan(asks, validity=Validity(verdict="wrong", reasons=("snr drifts",)))
     assert fresh == planner.plan(asks)
     assert all(d.fallback == "" for d in fresh)
-    assert all(d.fallback.startswith("the twin is stale") for d in stale)
+    assert all(d.fallback.startswith("predictions are stale") for d in stale)
     assert all("snr drifts" in d.fallback and "\n" not in d.fallback for d in wrong)
     # The safest plan of a wrong twin fails no more often than the cheapest under the same doubt.
     doubt = [replace(a, snr_sd_db=8.0, hardness=None) for a in asks]
@@ -304,7 +304,8 @@ def test_a_picture_is_begun_unless_the_prompt_is_sent_and_the_plan_then_knows_it
         return float(hard[0]), float(hard[1])
 
     begun, prompt = planner.plan(asks, look=look)
-    assert prompt.candidate.way.name == "prompt" and prompt.ahead_s == 0
+    assert prompt.candidate.way.name == "prompt"
+    assert prompt.ahead_s == 0
     assert looked == [0]
     (knowing,) = planner.plan([replace(asks[0], hardness=look(0))])
     assert replace(begun, ahead_s=0.0) == knowing

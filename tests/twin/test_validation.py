@@ -14,9 +14,11 @@ from megdt.twin.disagreement import Sight
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
 from megdt.twin.validation import (
+    Assessment,
     DriftAlarm,
     Validity,
-    assess,
+    assess_predictions,
+    assess_replica,
     coverage,
     entity_f1,
     flag,
@@ -111,36 +113,50 @@ def replica_of(number: float) -> Replica:
 
 
 def test_a_twin_that_agrees_is_fresh() -> None:
-    validity = assess(replica_of(1.0), now_s=60, spot_checks=[seen(1.0, 60)])
+    validity = assess_replica(replica_of(1.0), now_s=60, spot_checks=[seen(1.0, 60)])
     assert validity == Validity(verdict="fresh")
-    assert str(validity) == "the twin is fresh"
+    right = coverage(np.zeros(1000), np.ones(1000), np.random.default_rng(0).normal(size=1000))
+    assert assess_predictions(silence_s=1.0, coverages={"SNR": right}).fresh
 
 
 def test_an_old_twin_is_stale_and_not_called_wrong_for_it() -> None:
-    validity = assess(replica_of(1.0), now_s=200_000, spot_checks=[seen(2.0, 200_000)])
+    validity = assess_replica(replica_of(1.0), now_s=200_000, spot_checks=[seen(2.0, 200_000)])
     assert validity.verdict == "stale"
     assert not validity.fresh
-    assert "4 of 4 tiles are older than 86400 s" in str(validity)
-    assert assess(Replica.blank(32, 32), now_s=0).verdict == "stale"
+    assert "4 of 4 tiles are older than 86400 s" in validity.reasons[0]
+    assert assess_replica(Replica.blank(32, 32), now_s=0).verdict == "stale"
+    silent = assess_predictions(silence_s=60.0)
+    assert silent == Validity(verdict="stale", reasons=("nothing was measured for 60 s",))
 
 
 def test_a_twin_that_is_contradicted_is_wrong_and_says_why() -> None:
-    replica = replica_of(1.0)
     held = coverage(np.zeros(100), np.ones(100), np.full(100, 5.0))
-    for about, reason in (
-        ({"spot_checks": [seen(2.0, 60)]}, "100% of what UEs have just seen"),
-        ({"coverages": {"SNR": held}}, "0% of 100 measurements of SNR"),
-        ({"drifting": ["SNR"]}, "SNR drifts"),
+    for validity, reason in (
+        (
+            assess_replica(replica_of(1.0), now_s=60, spot_checks=[seen(2.0, 60)]),
+            "100% of what UEs have just seen",
+        ),
+        (
+            assess_predictions(silence_s=0.0, coverages={"SNR": held}),
+            "0% of 100 measurements of SNR",
+        ),
+        (assess_predictions(silence_s=60.0, drifting=["SNR"]), "SNR drifts"),
     ):
-        validity = assess(replica, now_s=60, **about)  # type: ignore[arg-type]
         assert validity.verdict == "wrong"
-        assert reason in str(validity)
-        assert "the plan is the safe one" in str(validity)
+        assert reason in validity.reasons[0]
 
 
 def test_the_verdict_is_kept_with_the_server() -> None:
     with open_store() as store:
-        flag(store, Validity(verdict="stale", reasons=("old",)), now_s=5)
-        assert store.get("es/1").reported["twin"] == {"verdict": "stale", "reasons": ["old"]}
-        flag(store, Validity(verdict="fresh"), now_s=6)
-        assert store.get("es/1").reported["twin"] == {"verdict": "fresh", "reasons": []}
+        old, drifts = (
+            Validity(verdict="stale", reasons=("old",)),
+            Validity(verdict="wrong", reasons=("SNR drifts",)),
+        )
+        flag(store, Assessment(replica=old, predictions=drifts), now_s=5)
+        assert store.get("es/1").reported["twin"] == {
+            "verdict": "wrong", "reasons": ["old", "SNR drifts"],
+            "replica": "stale", "predictions": "wrong",
+        }  # fmt: skip
+        fresh = Validity(verdict="fresh")
+        flag(store, Assessment(replica=fresh, predictions=fresh), now_s=6)
+        assert store.get("es/1").reported["twin"]["verdict"] == "fresh"

@@ -270,6 +270,22 @@ class AdaptationState:
         return _thresholds_db(settings.mcs_table, cqi, settings.bler_target, resource_elements)
 
 
+def first_error_rate(settings: LinkAdaptation, snr_db: float, *, resource_elements: int) -> float:
+    """Share of first transmissions that fail at a steady SNR, at most.
+
+    Args:
+        settings: Of the link: its target holds wherever it has an MCS for the SNR.
+        snr_db: Es/N0. Below what the lowest MCS needs, that one fails as often as it does.
+        resource_elements: Of a block.
+    """
+    lowest = MCS_TABLES[settings.mcs_table][0]
+    blocks = layout(transport_block_bits(resource_elements, lowest), lowest.code_rate)
+    fails = block_error_rate(
+        lowest, snr_db, code_block_bits=blocks.block_bits, code_blocks=blocks.blocks
+    )
+    return max(settings.bler_target, fails)
+
+
 @lru_cache(4096)
 def _thresholds_db(
     table: int, cqi: bool, target: float, resource_elements: int

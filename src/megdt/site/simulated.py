@@ -80,6 +80,7 @@ class SimulatedSite:
             origin_m=extent.west_m,
             position_noise_m=ues.position_noise_m,
             snr_noise_db=self.scenario.radio.snr_noise_db,
+            bandwidth_hz=self.scenario.radio.bandwidth_hz,
         )
 
     @property

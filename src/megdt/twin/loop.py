@@ -18,7 +18,7 @@ from megdt.twin.network import Beacon, Place, Prediction
 from megdt.twin.outlook import Equipment
 from megdt.twin.planner import Ask, Decision
 from megdt.twin.twin import Twin
-from megdt.twin.validation import Validity
+from megdt.twin.validation import Assessment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class Round:
         number: From 0 on.
         now_s: On the twin's clock.
         revision: Of the store, at the end.
-        validity: Whether the twin was planned by.
+        validity: Whether to believe the twin, and whether its predictions were planned by.
         refreshes: What was asked for.
         uploads: What came of that.
         judgements: By UE, what the monitor made of it.
@@ -154,7 +154,7 @@ class Round:
     number: int
     now_s: float
     revision: int
-    validity: Validity
+    validity: Assessment
     refreshes: tuple[Refresh, ...]
     uploads: tuple[Upload, ...]
     judgements: Mapping[Side, Judgement]
@@ -206,7 +206,7 @@ def run_round(twin: Twin, site: Site, *, refresh_bits: int) -> Round:
         )
         for wish, prediction in zip(wishes, predictions, strict=True)
     ]
-    decisions = twin.plan(asks, [wish.request for wish in wishes], validity)
+    decisions = twin.plan(asks, [wish.request for wish in wishes], validity.predictions)
 
     # What it took goes back into the twin, with what was planned and why.
     answers = []

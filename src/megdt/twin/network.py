@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.errors import TwinError
+from megdt.link.adaptation import LinkAdaptation, first_error_rate
+from megdt.link.grid import Grid
 from megdt.mechanisms.panorama import VIEW_COLUMNS
 from megdt.records import Side
 from megdt.twin.mobility import Motion, Tracker
@@ -46,6 +48,7 @@ class Place:
         origin_m: Where the panorama begins, metres eastwards.
         position_noise_m: Standard deviation of what UEs tell.
         snr_noise_db: Likewise.
+        bandwidth_hz: Of the carrier.
     """
 
     columns: int
@@ -55,6 +58,19 @@ class Place:
     origin_m: float = 0.0
     position_noise_m: float = 0.15
     snr_noise_db: float = 1.0
+    bandwidth_hz: float = 1e6
+
+    def expected_bler(self, snr_db: float) -> float:
+        """Share of blocks that are not decoded at first, at most, where an SNR was measured.
+
+        That which link adaptation aims at; below what its lowest MCS needs, as many as fail there.
+        """
+        grid = Grid(bandwidth_hz=self.bandwidth_hz)
+        found = first_error_rate(
+            LinkAdaptation(bler_target=BLER), snr_db - 2 * self.snr_noise_db,
+            resource_elements=grid.resource_blocks * grid.block_data_elements,
+        )  # fmt: skip
+        return min(found, 1 - 1e-9)
 
     def first_column(self, x_m: float) -> float:
         """Where the view of a camera begins that stands so far east, between whole columns too."""
@@ -110,7 +126,8 @@ class Network:
         )
         self.up = np.ones(len(place.laws), bool)
         """Which stations are heard. [stations]"""
-        self._time_s = -math.inf
+        self.time_s = -math.inf
+        """Of the newest beacon."""
         self._drift = DriftAlarm()
         self._judged: deque[tuple[float, float, float]] = deque(maxlen=_JUDGED)
 
@@ -136,7 +153,7 @@ class Network:
         for number in np.flatnonzero(self.up):
             heard = beacon.snr_db[:, number]
             self.predictors[number].observe(who, beacon.time_s, heard, now_s=beacon.time_s)
-        self._time_s = beacon.time_s
+        self.time_s = beacon.time_s
         return expected
 
     def predict(self, now_s: float, horizon_s: float) -> tuple[Prediction, ...]:
@@ -172,7 +189,7 @@ class Network:
         if not np.isnan(self.tracker.time_s[ues]).any():
             ahead = self.tracker.predict(beacon.time_s, ues)
             x_m, spread_m = ahead.mean_m[:, 0], np.sqrt(ahead.covariance_m2[:, 0, 0])
-            forecasts = self._forecast(self._time_s, beacon.time_s - self._time_s, ues)
+            forecasts = self._forecast(self.time_s, beacon.time_s - self.time_s, ues)
         best = np.full(len(ues), np.flatnonzero(self.up)[0])
         if forecasts:
             best = self._best(forecasts)
@@ -183,7 +200,7 @@ class Network:
                 mean = float(forecasts[int(station)].mean_db[ue])
                 deviation = _deviation_db(forecasts[int(station)], ue)
                 # Intervals are calibrated as far ahead as that, no further.
-                if beacon.time_s - self._time_s <= HORIZONS_S[-1]:
+                if beacon.time_s - self.time_s <= HORIZONS_S[-1]:
                     measured = float(beacon.snr_db[ue, station])
                     self._judged.append((mean, deviation, measured))
                     residuals.append((measured - mean) / deviation)

@@ -6,8 +6,8 @@ the memory for is looked up at points of the predicted SNR, each paired with one
 one measured picture; where the hardness of the picture is known, for pictures of such hardness. Of
 those that keep every constraint with the stated probability the one is taken that is expected to take
 least, time or energy, failures included. Where none does, the one that breaks least, and the decision
-says what it is likely to break. Where validation says that the twin is stale or wrong, the plan is a
-safer one, and the decision says so.
+says what it is likely to break. Where validation says that predictions are stale or wrong, the plan is
+a safer one, and the decision says so.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Decision:
     broken: tuple[Constraint, ...] = ()
     """Constraints that no plan keeps with the stated probability: then this is the safest plan."""
     fallback: str = ""
-    """Why the twin was not planned by, a line; "" where it was."""
+    """Why predictions were not planned by, a line; "" where they were."""
     ahead_s: float = 0.0
     """Of the ES, for foreseeing the picture before this was planned; on top of `latency_s`."""
 
@@ -198,11 +198,11 @@ class Planner:
 
         Args:
             asks: The requests.
-            validity: What `validation.assess` says of the twin that the predictions come from. If it
-                is stale or wrong, the SNR counts as less certain and the picture as unknown; if it is
-                wrong, the safest plan is taken instead of the one that takes least.
+            validity: What `validation.assess_predictions` says. If they are stale or wrong, the SNR
+                counts as less certain and the picture as unknown; if they are wrong, the safest plan is
+                taken instead of the one that takes least.
             look: Begins the picture of the numbered request and gives its hardness (`foresee`). Called
-                where the plan is not the prompt anyway and the twin is fresh; then it is planned again.
+                where the plan is not the prompt anyway and predictions are fresh; then it is planned again.
 
         Raises:
             TwinError: If nothing was measured at a size that is asked for.
@@ -230,7 +230,11 @@ class Planner:
     def _plan(self, asks: Sequence[Ask], validity: Validity | None) -> list[Decision]:
         fallback, safest = "", False
         if validity is not None and not validity.fresh:
-            fallback, safest = str(validity), validity.verdict == "wrong"
+            fallback = (
+                f"predictions are {validity.verdict}, so the plan is the safe one: "
+                f"{'; '.join(validity.reasons)}"
+            )
+            safest = validity.verdict == "wrong"
             widened_db = WIDENED_DB[validity.verdict]
             asks = [
                 replace(a, snr_sd_db=math.hypot(a.snr_sd_db, widened_db), hardness=None)

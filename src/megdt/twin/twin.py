@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,13 @@ from megdt.twin.objects import Namer, name_objects
 from megdt.twin.planner import Ask, Decision, Planner
 from megdt.twin.replica import Replica
 from megdt.twin.store import Store
-from megdt.twin.validation import Validity, assess, flag
+from megdt.twin.validation import (
+    Assessment,
+    Validity,
+    assess_predictions,
+    assess_replica,
+    flag,
+)
 
 VIEW_BITS = 8 * LATENT_CHANNELS * VIEW_COLUMNS**2
 """Of a view as int8 seeds."""
@@ -168,21 +175,33 @@ class Twin:
         cameras = tuple(
             Camera(side=Side.ue(number), column=round(place.first_column(float(x))))
             for number, x in enumerate(x_m, 1)
-            if self.monitor.trusts(Side.ue(number))
         )
-        if not cameras:
-            return ()
-        return plan_views(
-            self.replica,
-            Panorama(width=place.columns, cameras=cameras, margin=0),
-            now_s=now_s,
-            budget=budget_bits,
-            cost=lambda side, columns: VIEW_BITS * columns / VIEW_COLUMNS,
-            novelty=lambda age_s: predict_change(age_s / _DAY_S).mean,
+        trusted = tuple(c for c in cameras if self.monitor.trusts(c.side))
+        # Who is kept out has to be heard to be let in again: one of them a round, in turn.
+        doubted = [c for c in cameras if c not in trusted]
+        heard = doubted[self.rounds % len(doubted)] if doubted else None
+        if heard is not None and VIEW_BITS * (2 if trusted else 1) > budget_bits:
+            heard = None
+        asked = (
+            plan_views(
+                self.replica,
+                Panorama(width=place.columns, cameras=trusted, margin=0),
+                now_s=now_s,
+                budget=budget_bits - (VIEW_BITS if heard else 0),
+                cost=lambda side, columns: VIEW_BITS * columns / VIEW_COLUMNS,
+                novelty=lambda age_s: predict_change(age_s / _DAY_S).mean,
+            )
+            if trusted
+            else ()
+        )
+        return (
+            asked
+            if heard is None
+            else (*asked, Refresh(side=heard.side, columns=tuple(heard.view)))
         )
 
-    def validate(self, arrivals: Sequence[Arrival], *, now_s: float) -> Validity:
-        """Whether to plan by the twin; told to the store.
+    def validate(self, arrivals: Sequence[Arrival], *, now_s: float) -> Assessment:
+        """Whether to believe the twin; told to the store.
 
         Args:
             arrivals: What has just come and was not judged yet: spot checks, of those that are trusted.
@@ -191,19 +210,22 @@ class Twin:
         network = self.network
         checks = [sight_of(a) for a in arrivals if self.monitor.trusts(a.source)]
         coverage = network.coverage
-        validity = assess(
-            self.replica,
-            now_s=now_s,
-            spot_checks=checks,
-            coverages={} if coverage is None else {"SNR": coverage},
-            drifting=("SNR",) if network.drifts else (),
+        found = Assessment(
+            replica=assess_replica(self.replica, now_s=now_s, spot_checks=checks),
+            predictions=assess_predictions(
+                silence_s=now_s - network.time_s,
+                coverages={} if coverage is None else {"SNR": coverage},
+                drifting=("SNR",) if network.drifts else (),
+            ),
         )
-        flag(self.store, validity, server=SERVER, now_s=now_s)
-        return validity
+        flag(self.store, found, server=SERVER, now_s=now_s)
+        return found
 
     def judge(self, arrival: Arrival) -> Judgement:
         """Let the monitor hold an arrival against what was expected; what it believes is in the replica."""
-        return self.monitor.judge(arrival, self._expected[arrival.source])
+        expected = self._expected[arrival.source]
+        bler = self.network.place.expected_bler(arrival.snr_db)
+        return self.monitor.judge(arrival, replace(expected, bler=bler))
 
     def name_objects(self, *, now_s: float) -> None:
         """Keep the list of what stands where, as the replica shows it."""
@@ -217,12 +239,12 @@ class Twin:
     def plan(
         self, asks: Sequence[Ask], requests: Sequence[Request], validity: Validity
     ) -> list[Decision]:
-        """Plans, by the twin where it is fresh, else safer ones that say so.
+        """Plans, by predictions where they are fresh, else safer ones that say so.
 
         Args:
             asks: What each request needs.
             requests: Of these; what the ES draws of them, it begins before it decides how to send it.
-            validity: Of the twin, now.
+            validity: Of predictions, now.
         """
         return self.planner.plan(
             asks, validity=validity, look=lambda number: foresee(self._models, requests[number])

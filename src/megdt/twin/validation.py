@@ -3,8 +3,9 @@ the twin at all.
 
 In a study the world can be looked at, so the replica is held against it: by pixels, by perceptual
 distance, by the flowers that a classifier finds. In service there are only spot checks (what UEs have
-just seen), ages, and measurements that were predicted; `assess` makes a verdict of those, and a planner
-that gets another than "fresh" has to do without the twin and to say so.
+just seen), ages, and measurements that were predicted; `assess_replica` and `assess_predictions` make a
+verdict each of those. A planner plans by predictions; where they are other than "fresh" it has to do
+without them and to say so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -229,7 +230,7 @@ class DriftAlarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What a twin may be like to be planned by.
+    """What a twin may be like to be believed.
 
     Args:
         age_s: From which on a tile is stale.
@@ -237,17 +238,19 @@ class Tolerance:
         squared: Mean squared difference from which on a box of a spot check is wrong: noise makes
             0.002, another scene 1.1.
         wrong_share: Of boxes that may be.
+        silence_s: Without a measurement, from which on predictions are stale.
     """
 
     age_s: float = 86_400.0
     stale_share: float = 0.25
     squared: float = 0.25
     wrong_share: float = 0.1
+    silence_s: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validity:
-    """Whether to plan by the twin.
+    """Whether to believe the twin, in something.
 
     Args:
         verdict: "fresh"; "stale" where too much is old; "wrong" where it contradicts what was seen or
@@ -260,31 +263,42 @@ class Validity:
 
     @property
     def fresh(self) -> bool:
-        """Whether to plan by the twin."""
+        """Whether to believe it."""
         return self.verdict == "fresh"
 
-    def __str__(self) -> str:
-        if self.fresh:
-            return "the twin is fresh"
-        return f"the twin is {self.verdict}, so the plan is the safe one: {'; '.join(self.reasons)}"
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """Of a twin: what it shows and what it predicts go wrong apart from each other."""
+
+    replica: Validity
+    predictions: Validity
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worse of the two."""
+        verdicts = get_args(Verdict)
+        found: Verdict = max(self.replica.verdict, self.predictions.verdict, key=verdicts.index)
+        return found
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Of both."""
+        return self.replica.reasons + self.predictions.reasons
 
 
-def assess(
-    replica: Replica,
+def assess_predictions(
     *,
-    now_s: float,
-    spot_checks: Sequence[Sight] = (),
+    silence_s: float,
     coverages: Mapping[str, Coverage] | None = None,
     drifting: Sequence[str] = (),
     tolerance: Tolerance | None = None,
 ) -> Validity:
-    """Make a verdict of what is known in service.
+    """Make a verdict on predictions, of what was measured since they were made.
 
     Args:
-        replica: As it was when the spot checks came, before it took them.
-        now_s: On the twin's clock.
-        spot_checks: What trusted UEs have just seen.
-        coverages: Of predictions, by what was predicted.
+        silence_s: Since the newest measurement.
+        coverages: Of intervals, by what was predicted.
         drifting: What has drift alarms.
         tolerance: What is still fresh.
     """
@@ -296,6 +310,30 @@ def assess(
                 f"{held.found:.0%} of {held.count} measurements of {name} lie in the intervals for "
                 f"{held.wanted:.0%}"
             )
+    stale = []
+    if silence_s > allowed.silence_s:
+        stale.append(f"nothing was measured for {silence_s:.0f} s")
+    verdict: Verdict = "wrong" if wrong else "stale" if stale else "fresh"
+    return Validity(verdict=verdict, reasons=(*wrong, *stale))
+
+
+def assess_replica(
+    replica: Replica,
+    *,
+    now_s: float,
+    spot_checks: Sequence[Sight] = (),
+    tolerance: Tolerance | None = None,
+) -> Validity:
+    """Make a verdict on what a replica shows, of what is known in service.
+
+    Args:
+        replica: As it was when the spot checks came, before it took them.
+        now_s: On the twin's clock.
+        spot_checks: What trusted UEs have just seen.
+        tolerance: What is still fresh.
+    """
+    allowed = Tolerance() if tolerance is None else tolerance
+    wrong = []
     # Where the replica is old it is stale, and only where it is not can it be wrong.
     boxes = [compare(check, _whole(replica), now_s=now_s) for check in spot_checks]
     checked = [b.squared[np.isfinite(b.squared) & (b.age_s <= allowed.age_s)] for b in boxes]
@@ -312,9 +350,14 @@ def assess(
     return Validity(verdict=verdict, reasons=(*wrong, *stale))
 
 
-def flag(store: Store, validity: Validity, *, server: str = "es/1", now_s: float) -> int:
-    """Write a verdict as reported state of the ES that holds the twin; returns the revision."""
-    state = {"twin": {"verdict": validity.verdict, "reasons": list(validity.reasons)}}
+def flag(store: Store, found: Assessment, *, server: str = "es/1", now_s: float) -> int:
+    """Write verdicts as reported state of the ES that holds the twin; returns the revision."""
+    state = {
+        "twin": {
+            "verdict": found.verdict, "reasons": list(found.reasons),
+            "replica": found.replica.verdict, "predictions": found.predictions.verdict,
+        }
+    }  # fmt: skip
     return store.apply([Update(id=server, kind="es", reported=state)], now_s=now_s)
 
 
