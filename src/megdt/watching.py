@@ -25,6 +25,7 @@ from megdt.twin.loop import Round, run_round
 from megdt.twin.replica import TILE_COLUMNS, Replica
 from megdt.twin.store import Store
 from megdt.twin.twin import SERVER, Twin
+from megdt.twin.validation import Assessment
 
 if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
@@ -122,7 +123,7 @@ def summarise(twin: Twin, site: SimulatedSite, rounds: Sequence[Round]) -> dict[
     off = (twin.picture[:, known].astype(float) - site.panorama[:, known]) ** 2
     return {
         "rounds": len(rounds),
-        "verdicts": dict(Counter(r.validity.verdict for r in rounds)),
+        "verdicts": dict(Counter(_verdict(r.validity) for r in rounds)),
         "views_sent_up": sum(len(r.uploads) for r in rounds),
         "bits_sent_up": sum(u.bits for r in rounds for u in r.uploads),
         "alarms": sum(bool(j.evidence) for r in rounds for j in r.judgements.values()),
@@ -153,6 +154,8 @@ def as_json(rounds: Sequence[Round]) -> list[dict[str, Any]]:
             "time_s": r.now_s,
             "revision": r.revision,
             "verdict": r.validity.verdict,
+            "replica": r.validity.replica.verdict,
+            "predictions": r.validity.predictions.verdict,
             "reasons": list(r.validity.reasons),
             "views": [str(u.side) for u in r.uploads],
             "evidence": {
@@ -190,7 +193,7 @@ def print_rounds(rounds: Sequence[Round]) -> None:
         plans = Counter(a.decision.candidate.way.name for a in r.answers)
         took = _mean([a.served.latency_s for a in r.answers if a.served.outcome == "delivered"])
         table.add_row(
-            str(r.number), f"{r.now_s:.0f} s", r.validity.verdict,
+            str(r.number), f"{r.now_s:.0f} s", _verdict(r.validity),
             " ".join(str(u.side) for u in r.uploads) or "nobody",
             ", ".join(f"{n} x {name}" if n > 1 else name for name, n in plans.items()) or "nothing",
             "" if took is None else f"{1000 * took:.0f} ms",
@@ -320,6 +323,13 @@ def check_database(path: Path) -> None:
     """
     if "://" not in str(path) and not path.is_file():
         raise TwinError(f"there is no twin at {path}; make one with megdt twin run --db {path}")
+
+
+def _verdict(found: Assessment) -> str:
+    """In a word or four: what is not as it should be."""
+    parts = {"replica": found.replica, "predictions": found.predictions}
+    told = [f"{part} {of.verdict}" for part, of in parts.items() if not of.fresh]
+    return ", ".join(told) or "fresh"
 
 
 def _share(values: Sequence[bool | None]) -> float | None:
