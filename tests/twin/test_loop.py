@@ -8,7 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from megdt.errors import MeasurementError, ScenarioError
+from megdt.errors import (
+    ConflictError,
+    MeasurementError,
+    PredictionError,
+    ScenarioError,
+    TwinError,
+)
 from megdt.models.bundle import load_bundle
 from megdt.records import Side
 from megdt.scenario.events import as_settings, read_events
@@ -22,8 +28,9 @@ from megdt.scenario.twin import (
 from megdt.site import SimulatedSite, open_twin
 from megdt.twin.loop import Round, run_round
 from megdt.twin.network import Beacon
+from megdt.twin.planner import Ask
 from megdt.twin.store import Store, open_store
-from megdt.twin.twin import Twin
+from megdt.twin.twin import Twin, begin_s
 
 SMALL = ["scene.length_m=8", "ues.count=3", "requests.each_round=1", "twin.refresh_bits=100000"]
 
@@ -219,3 +226,125 @@ def test_nobody_is_accused_of_the_edge_of_the_cell() -> None:
     assert twin.network.place.expected_bler(min(snrs)) > 0.9
     assert twin.network.place.expected_bler(10.0) == pytest.approx(0.1)
     twin.store.close()
+
+
+def told(time_s: float, **wrong: tuple[float, float]) -> Beacon:
+    place, heard = np.array([[1.0, 0], [2, 0.5], [3, 0]]), np.array([[10.0, 5], [8, 4], [9, 3]])
+    place[0] = wrong.get("place", place[0])
+    heard[0] = wrong.get("heard", heard[0])
+    return Beacon(time_s=time_s, position_m=place, snr_db=heard)
+
+
+def test_nothing_is_kept_of_what_is_refused_so_a_twin_can_always_be_opened_again() -> None:
+    scenario, site, twin = start()
+    twin.listen(told(1.0), now_s=1.0)
+    revision = twin.store.revision
+    for wrong in ({"heard": (90.0, 5.0)}, {"heard": (np.nan, 5.0)}, {"place": (2e5, 0.0)}):
+        with pytest.raises(PredictionError):
+            twin.listen(told(2.0, **wrong), now_s=2.0)
+    with pytest.raises(PredictionError, match="tell each time once"):
+        twin.listen(told(1.0), now_s=2.0)
+    silent = np.full((3, 2), np.nan)
+    with pytest.raises(TwinError, match="no UE hears any station"):
+        Beacon(time_s=2.0, position_m=told(2.0).position_m, snr_db=silent)
+    four = Beacon(time_s=2.0, position_m=np.zeros((4, 2)), snr_db=np.zeros((4, 2)))
+    with pytest.raises(PredictionError, match="4 UEs tell of 2 stations, the twin has 3 and 2"):
+        twin.listen(four, now_s=2.0)
+    assert twin.store.revision == revision
+    again = open_twin(scenario, site, twin.store, load_bundle())
+    again.listen(told(2.0), now_s=2.0)
+    twin.store.close()
+
+
+def test_a_fork_of_a_fork_knows_the_network() -> None:
+    _, _, twin = start()
+    for time_s in (1.0, 2.0, 3.0):
+        twin.listen(told(time_s), now_s=time_s)
+    second = twin.fork().fork()
+    assert second.predict(3.0) == twin.predict(3.0)
+    assert len(second.fork(ues=1).predict(3.0)) == 1
+    twin.store.close()
+
+
+def test_an_arrival_from_the_future_is_refused_and_the_clock_stays() -> None:
+    scenario, site, twin = start("requests.each_round=0", "twin.refresh_bits=0")
+    run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+    arrival = site.upload(Side.ue(1)).arrival
+    assert arrival is not None
+    before = twin.store.now_s, twin.store.revision
+    with pytest.raises(MeasurementError, match=r"arrived at 1e\+09 s, it is 600 s"):
+        twin.judge(replace(arrival, arrived_s=1e9), now_s=site.now_s)
+    assert (twin.store.now_s, twin.store.revision) == before
+    twin.store.close()
+
+
+def test_the_same_rounds_take_the_same(played: tuple[SimulatedSite, Twin, list[Round]]) -> None:
+    scenario, site, twin = start()
+    for before in played[2]:
+        found = run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+        assert [a.served for a in found.answers] == [a.served for a in before.answers]
+        assert [u.energy_j for u in found.uploads] == [u.energy_j for u in before.uploads]
+    twin.store.close()
+
+
+def test_an_attack_goes_on_when_a_twin_is_opened_again() -> None:
+    settings = ("attack.kind=replayed", "attack.from_round=1", "requests.each_round=0")
+    sent = []
+    for parts in ((4,), (2, 2)):
+        store, arrivals = open_store(), []
+        for rounds in parts:
+            scenario, site, _ = start(*settings, store=store)
+            site.now_s = begin_s(store, scenario.twin.interval_s)
+            for _ in range(rounds):
+                site.tick()
+                arrivals.append(site.upload(Side.ue(1)).arrival)
+            store.apply([], now_s=site.now_s)
+        sent.append(arrivals)
+        store.close()
+    for whole, parted in zip(*sent, strict=True):
+        assert whole.sequence == parted.sequence
+        np.testing.assert_array_equal(whole.observation.values, parted.observation.values)
+    honest, first, second, third = (a.observation.values for a in sent[0])
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, third)
+    assert not np.array_equal(honest, first)
+
+
+def test_a_round_that_was_cut_off_leaves_later_ones_on_their_grid() -> None:
+    scenario, site, twin = start("requests.each_round=0")
+    run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+    assert begin_s(twin.store, 600.0) == 600.0
+    site.tick()
+    twin.listen(site.beacons()[0], now_s=site.now_s)  # and then the power fails
+    assert twin.store.now_s == 1198.0
+    assert begin_s(twin.store, 600.0) == 1200.0
+    twin.store.close()
+
+
+def test_two_that_follow_one_scene_are_told_apart() -> None:
+    scenario, site, twin = start("requests.each_round=0")
+    run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+    other = open_twin(scenario, site, twin.store, load_bundle())
+    run_round(other, site, refresh_bits=scenario.twin.refresh_bits)
+    with pytest.raises(ConflictError, match="es/1"):
+        run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)
+    twin.store.close()
+
+
+def test_a_station_s_power_moves_what_is_heard_and_what_is_sent_alike() -> None:
+    heard, sent = [], []
+    for power_dbm in (13, 23):
+        _, site, twin = start(f"radio.tx_power_dbm={power_dbm}", "radio.extra_loss_db=3")
+        site.tick()
+        for beacon in site.beacons():
+            twin.listen(beacon, now_s=site.now_s)
+        heard.append(site.beacons()[-1].snr_db.max())
+        (wish,) = site.wishes()
+        ask = Ask(equipment=site.equipment, snr_db=10.0)
+        decision = twin.planner.plan([ask])[0]
+        link = site._scenario(wish.request, decision.tables, float(heard[-1])).link
+        sent.append((link.snr_db, link.tx_power_dbm))
+        twin.store.close()
+    assert heard[1] - heard[0] == pytest.approx(10.0)
+    assert sent[1][0] - sent[0][0] == pytest.approx(10.0)
+    assert [power for _, power in sent] == [13, 23]

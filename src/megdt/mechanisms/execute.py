@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal, Protocol
@@ -34,6 +34,9 @@ from megdt.records import (
     Side,
 )
 
+CoreSeconds = Callable[[Side, str], float]
+"""What a task of a side, such as "encode seed" or "run", takes a processor core."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
@@ -46,6 +49,7 @@ class Execution:
     links: Mapping[Kind, Link]
     devices: Mapping[Side, DeviceProfile]
     progress: StageProgress | None = None
+    core_s: CoreSeconds | None = None
     _ends: dict[tuple[Kind, Side, Side, str], Codec] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -228,8 +232,9 @@ class Execution:
         self, stage: Stage, task: str, side: Side, watch: _Watch, *, source: str | None = None
     ) -> Computation:
         device, flops = self.devices[side], watch.flops
-        # Who counts no operations ran on a processor core, for as long as was measured here.
-        seconds = device.compute_s(flops) if flops else watch.seconds
+        # Who counts no operations ran on a processor core, for as long as was measured here or before.
+        core_s = watch.seconds if self.core_s is None else self.core_s(side, task)
+        seconds = device.compute_s(flops) if flops else core_s
         return Computation(
             stage=stage.name,
             task=task,

@@ -9,7 +9,7 @@ from megdt.codecs import Codec
 from megdt.errors import MechanismError
 from megdt.link import Link
 from megdt.link.energy import DeviceProfile
-from megdt.mechanisms.execute import Execution, Progress
+from megdt.mechanisms.execute import CoreSeconds, Execution, Progress
 from megdt.mechanisms.schedule import make_ledger
 from megdt.mechanisms.stages import Edge, Mechanism, Models, Stage, StageProgress
 from megdt.records import Computation, Crossing, Kind, Line, Part, Request, Result, Side
@@ -26,6 +26,7 @@ def simulate(
     done: Part | None = None,
     progress: StageProgress | None = None,
     workers: int = 1,
+    core_s: CoreSeconds | None = None,
 ) -> Result:
     """Run a mechanism and account for it.
 
@@ -41,6 +42,8 @@ def simulate(
         progress: Told of every step of long stages.
         workers: Stages and crossings that may run at once here. The result is the same; what a
             stage takes in simulated time is too, but for what is measured and not counted.
+        core_s: Seconds of what counts no operations, codecs above all. Measured here where left out,
+            so another run takes a little more or less.
 
     Returns:
         Picture, ledger, and every stage's feature. Where a feature is late or lost on the air, so
@@ -60,6 +63,7 @@ def simulate(
         links=links,
         devices=devices,
         progress=progress,
+        core_s=core_s,
     )
     made = Progress(execution=execution)
     _take_over(made, done)

@@ -38,7 +38,7 @@ from megdt.link import Link
 from megdt.link.paper import PaperLink
 from megdt.link.radio import RadioLink
 from megdt.link.superposed import SuperposedLink
-from megdt.mechanisms.execute import air_rng
+from megdt.mechanisms.execute import CoreSeconds, air_rng
 from megdt.mechanisms.multi_user import coordinated, decentralized, individual
 from megdt.mechanisms.panorama import EDGE_COLUMNS, Camera, Panorama
 from megdt.mechanisms.sharing import choose_shares
@@ -467,6 +467,7 @@ class Scenario:
         *,
         done: Part | None = None,
         progress: StageProgress | None = None,
+        core_s: CoreSeconds | None = None,
     ) -> Result:
         """Simulate it; see `mechanisms.simulate.simulate`."""
         crossing = {edge.source.makes for edge in self.mechanism.edges}
@@ -480,6 +481,7 @@ class Scenario:
             devices=self.devices.profiles(self.mechanism.sides),
             done=done,
             progress=progress,
+            core_s=core_s,
         )
 
     def with_writer(self, models: Models) -> Models:

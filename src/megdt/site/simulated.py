@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from megdt.errors import MissingExtraError
 from megdt.link.channels import MAX_SNR_DB, MIN_SNR_DB
+from megdt.mechanisms.execute import CoreSeconds
 from megdt.mechanisms.panorama import VIEW_COLUMNS
 from megdt.mechanisms.single_user import ES_TO_UE, PROMPT_ONLY, UE_TO_ES
 from megdt.models import FACTOR
@@ -19,7 +20,7 @@ from megdt.records import Feature, Part, Request, Result, Side
 from megdt.scenario import Scenario, parse_scenario
 from megdt.scenario.twin import TwinScenario
 from megdt.site.radio import make_ground
-from megdt.site.scenery import GardenScenery, make_scenery
+from megdt.site.scenery import VIEW_PX, GardenScenery, make_scenery
 from megdt.twin.loop import Served, Upload, Wish
 from megdt.twin.monitor import Arrival
 from megdt.twin.network import Beacon, Place
@@ -28,6 +29,7 @@ from megdt.twin.patrol import as_observation
 from megdt.twin.planner import Decision, Planner
 from megdt.twin.store import Store
 from megdt.twin.twin import Twin
+from megdt.twin.ways import WAYS, Way, load_costs
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
 from megdt.worlds.scene import VIEW_EXTENT_M
@@ -49,7 +51,7 @@ class SimulatedSite:
     Args:
         scenario: What there is in it.
         bundle: Its sub-models, of all sides.
-        start_s: When the first round's interval begins; a twin that goes on has its clock there.
+        start_s: When the first round's interval begins; `begin_s` for a twin that goes on.
 
     Raises:
         WorldError: If there is no such scene.
@@ -60,13 +62,11 @@ class SimulatedSite:
         self.scenario, self._bundle = scenario, bundle
         self.scenery = make_scenery(scenario.scene)
         self.ground = make_ground(scenario, self.scenery.columns * VIEW_EXTENT_M / VIEW_COLUMNS)
-        self.now_s, self._start_s = start_s, start_s
+        self.now_s = start_s
         self.equipment = Equipment(
             profile=scenario.devices.profiles((Side.UE,))[Side.UE],
             memory_mb=scenario.ues.memory_mb,
         )
-        self._sequence: dict[Side, int] = {}
-        self._kept: dict[Side, NDArray[np.float32]] = {}
 
     @cached_property
     def place(self) -> Place:
@@ -118,26 +118,26 @@ class SimulatedSite:
 
     def upload(self, side: Side) -> Upload:
         """Send a UE's view up by `ue_to_es`, as an attacker would if it is one."""
+        attack = self._attack_of(side)
+        # Who replays has kept what it saw when it began.
+        seen_s = self._attacked_s if attack == "replayed" else self.now_s
         rng = self._rng(2, side.number)
         place_m = self.ground.positions_m(self.now_s)
-        column = round(self.place.first_column(float(place_m[side.number - 1, 0])))
+        column = self._column(side, self.now_s)
         snr_db = float(np.nanmax(self._snr_db(place_m, self.now_s)[side.number - 1]))
-        attack = self._attack_of(side)
         result = self._scenario(
             Request(prompt="what the UE sees", rng_seed=int(rng.integers(2**31))),
             {"plan": {"mechanism": UE_TO_ES.name}, "codecs": {"seed": "int8"}},
             snr_db,
-        ).run(self._bundle, done=Part(features={"sense": self._look(column, rng, attack)}))
+        ).run(
+            self._bundle,
+            done=Part(features={"sense": self._look(side, seen_s, attack)}),
+            core_s=self._core_s(WAYS["seed int8"], VIEW_PX),
+        )
         crossing = result.ledger.crossings[0]
         seed = result.arrived.get(("encode", Side.ES))
-        sequence = self._sequence.get(side, 0)
-        self._sequence[side] = sequence + 1
         arrival = None
         if seed is not None:
-            values = seed.values
-            if attack == "replayed":
-                values = self._kept.get(side, values)
-            self._kept.setdefault(side, values)
             blocks, errors = crossing.blocks, crossing.failed_first
             if attack == "jammed":
                 errors = max(errors, int(rng.binomial(blocks, _JAMMED_BLER)))
@@ -147,8 +147,8 @@ class SimulatedSite:
             noise_db = self.scenario.radio.snr_noise_db * rng.standard_normal()
             arrival = Arrival(
                 source=side,
-                sequence=sequence,
-                observation=as_observation(values),
+                sequence=round(self.now_s),  # counts up, whenever a twin is opened again
+                observation=as_observation(seed.values),
                 first_column=column,
                 snr_db=float(np.clip(snr_db + noise_db, MIN_SNR_DB, MAX_SNR_DB)),
                 blocks=blocks,
@@ -182,10 +182,13 @@ class SimulatedSite:
     def serve(self, wish: Wish, decision: Decision, station: int) -> Served:
         """Run the mechanism that was planned, at the SNR that there is by then."""
         at_s = self.now_s + 1.0
-        heard = self._snr_db(self.ground.positions_m(at_s), at_s)[wish.side.number - 1, station - 1]
-        backoff_db = self.scenario.radio.tx_power_dbm - decision.tx_power_dbm
-        scenario = self._scenario(wish.request, decision.tables, float(heard) - backoff_db)
-        result = scenario.run(self._bundle, done=None)
+        snr_db = self._snr_db(self.ground.positions_m(at_s), at_s)[wish.side.number - 1]
+        # A station that is out of order by then sends into the void.
+        heard = np.nan_to_num(snr_db, nan=MIN_SNR_DB)[station - 1]
+        backoff_db = float(decision.candidate.backoff_db)
+        scenario = self._scenario(wish.request, decision.tables, float(heard), backoff_db)
+        core_s = self._core_s(decision.candidate.way, wish.request.size_px)
+        result = scenario.run(self._bundle, core_s=core_s)
         ledger = result.ledger
         return Served(
             outcome=result.outcome,
@@ -195,6 +198,12 @@ class SimulatedSite:
             energy_j=ledger.energy_j,
             distance=self._distance(wish.request, decision, result),
         )
+
+    def _core_s(self, way: Way, size_px: int) -> CoreSeconds:
+        """What codecs take, as measured beforehand: so that a twin that is run again is the same."""
+        encode_s, decode_s = load_costs().core_s(way, size_px)
+        told = {f"encode {way.crosses}": encode_s, f"decode {way.crosses}": decode_s}
+        return lambda _, task: told.get(task, 0.0)
 
     def _distance(self, request: Request, decision: Decision, result: Result) -> float | None:
         """ST-LPIPS to the picture of the error-free latent; None without its weights or a picture."""
@@ -217,28 +226,35 @@ class SimulatedSite:
             return None
 
     def _scenario(
-        self, request: Request, tables: Mapping[str, Mapping[str, Any]], snr_db: float
+        self,
+        request: Request,
+        tables: Mapping[str, Mapping[str, Any]],
+        snr_db: float,
+        backoff_db: float = 0.0,
     ) -> Scenario:
+        """Of one generation, at an SNR that is heard at full power."""
         radio = self.scenario.radio
         asked = {
             "prompt": request.prompt, "size_px": request.size_px, "rng_seed": request.rng_seed,
             **tables.get("request", {}),
         }  # fmt: skip
         link = {
-            "snr_db": float(np.clip(snr_db, MIN_SNR_DB, MAX_SNR_DB)), "coding": "abstract",
-            "bandwidth_hz": radio.bandwidth_hz, "tx_power_dbm": radio.tx_power_dbm,
-            "carrier_frequency_hz": radio.carrier_frequency_hz, **tables.get("link", {}),
+            **tables.get("link", {}),
+            "snr_db": float(np.clip(snr_db - backoff_db, MIN_SNR_DB, MAX_SNR_DB)),
+            "tx_power_dbm": radio.tx_power_dbm - backoff_db, "coding": "abstract",
+            "bandwidth_hz": radio.bandwidth_hz, "carrier_frequency_hz": radio.carrier_frequency_hz,
         }  # fmt: skip
         devices = {"es": self.scenario.devices.es, "ue": self.scenario.devices.ue}
         return parse_scenario({**tables, "request": asked, "link": link, "devices": devices})
 
-    def _look(self, column: int, rng: np.random.Generator, attack: str) -> Feature:
-        """What the camera sees, or what it says it sees."""
-        picture = self.panorama
+    def _look(self, side: Side, time_s: float, attack: str) -> Feature:
+        """What a camera saw at a time, or what it says it saw."""
+        picture, column = self.scenery.panorama(time_s), self._column(side, time_s)
+        rng = self._rng(4, side.number, time_s=time_s)
         if attack == "forged":
             other = self.scenario.scene.rng_seed + 1
             scene = replace(self.scenario.scene, rng_seed=other)
-            picture = GardenScenery(scene).panorama(self.now_s)
+            picture = GardenScenery(scene).panorama(time_s)
             column = min(column, picture.shape[1] // FACTOR - VIEW_COLUMNS)
         size = VIEW_COLUMNS * FACTOR
         view = picture[:, column * FACTOR : column * FACTOR + size]
@@ -256,15 +272,23 @@ class SimulatedSite:
     def _attack_of(self, side: Side) -> str:
         """What a UE does that it should not, or what is done to it."""
         attack = self.scenario.attack
-        rounds = round((self.now_s - self._start_s) / self.scenario.twin.interval_s) - 1
-        active = side.number == attack.ue and rounds >= attack.from_round
+        active = side.number == attack.ue and self.now_s >= self._attacked_s
         return attack.kind if active else "none"
 
-    def _rng(self, *what: int) -> np.random.Generator:
-        """Of one thing at one time, whatever else was drawn."""
-        return np.random.default_rng(
-            (self.scenario.scene.rng_seed, 41, round(self.now_s * 1000), *what)
-        )
+    @property
+    def _attacked_s(self) -> float:
+        """Since when: rounds count from the twin's time 0 on, whenever it was opened."""
+        return (self.scenario.attack.from_round + 1) * self.scenario.twin.interval_s
+
+    def _column(self, side: Side, time_s: float) -> int:
+        """Where a UE's view begins."""
+        x_m = self.ground.positions_m(time_s)[side.number - 1, 0]
+        return round(self.place.first_column(float(x_m)))
+
+    def _rng(self, *what: int, time_s: float | None = None) -> np.random.Generator:
+        """Of one thing at one time, now where left out, whatever else was drawn."""
+        at_ms = round((self.now_s if time_s is None else time_s) * 1000)
+        return np.random.default_rng((self.scenario.scene.rng_seed, 41, at_ms, *what))
 
 
 def open_twin(scenario: TwinScenario, site: SimulatedSite, store: Store, bundle: Bundle) -> Twin:

@@ -170,7 +170,8 @@ def run_round(twin: Twin, site: Site, *, refresh_bits: int) -> Round:
         refresh_bits: What UEs may send up for the replica.
 
     Raises:
-        MeasurementError: If something that was told is out of range.
+        MeasurementError, PredictionError: If something that was told is out of range.
+        ConflictError: If somebody else follows the scene into the same store.
     """
     now_s = site.tick()
     twin.see_conditions(site.conditions, now_s=now_s)
@@ -186,7 +187,7 @@ def run_round(twin: Twin, site: Site, *, refresh_bits: int) -> Round:
     uploads = tuple(site.upload(refresh.side) for refresh in refreshes)
     arrivals = [upload.arrival for upload in uploads if upload.arrival is not None]
     validity = twin.validate(arrivals, now_s=now_s)
-    judgements = {arrival.source: twin.judge(arrival) for arrival in arrivals}
+    judgements = {arrival.source: twin.judge(arrival, now_s=now_s) for arrival in arrivals}
     twin.name_objects(now_s=now_s)
 
     # The twin steers generation: what each UE will hear when its picture is sent chooses station,
@@ -235,7 +236,7 @@ def _update(answer: Answer) -> Update:
         desired={
             "way": decision.candidate.way.name,
             "mcs_table": decision.candidate.mcs_table,
-            "power_dbm": decision.tx_power_dbm,
+            "backoff_db": decision.candidate.backoff_db,
             "station": prediction.station,
             "broken": list(decision.broken),
         },

@@ -11,15 +11,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from megdt.errors import TwinError
+from megdt.errors import PredictionError, TwinError
 from megdt.link.adaptation import LinkAdaptation, first_error_rate
 from megdt.link.grid import Grid
 from megdt.mechanisms.panorama import VIEW_COLUMNS
 from megdt.records import Side
-from megdt.twin.mobility import Motion, Tracker
+from megdt.twin.mobility import Motion, Tracker, check_positions
 from megdt.twin.monitor import Expectation
 from megdt.twin.prediction import HORIZONS_S, SnrForecast, SnrPredictor
-from megdt.twin.radio_map import Law, RadioMap
+from megdt.twin.radio_map import Law, RadioMap, check_snrs
 from megdt.twin.validation import Coverage, DriftAlarm, coverage
 
 BLER = 0.1
@@ -87,11 +87,26 @@ class Beacon:
         position_m: Where each says that it is. [ues, 2]
         snr_db: How well each hears each station; nan for a station that is out of order.
             [ues, stations]
+
+    Raises:
+        PredictionError: If something is out of range.
+        TwinError: If no station is heard.
     """
 
     time_s: float
     position_m: NDArray[np.float64]
     snr_db: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if not self.up.any():
+            raise TwinError("no UE hears any station, so nothing can be sent; bring one back")
+        check_positions(self.position_m, len(self.snr_db))
+        check_snrs(self.snr_db[:, self.up].ravel())
+
+    @property
+    def up(self) -> NDArray[np.bool_]:
+        """Which stations are heard. [stations]"""
+        return np.asarray(~np.isnan(self.snr_db).all(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,13 +153,11 @@ class Network:
             What was expected of each UE, before it told.
 
         Raises:
-            PredictionError: If something is out of range, or comes out of order.
-            TwinError: If no station is heard.
+            PredictionError: If it does not fit, or comes out of order: then nothing of it is learned.
         """
+        self.check(beacon)
         who = np.arange(len(beacon.position_m))
-        self.up = np.asarray(~np.isnan(beacon.snr_db).all(0))
-        if not self.up.any():
-            raise TwinError("no UE hears any station, so nothing can be sent; bring one back")
+        self.up = beacon.up
         expected = self._expect(beacon)
         noise_m = self.place.position_noise_m
         self.tracker.observe(
@@ -155,6 +168,24 @@ class Network:
             self.predictors[number].observe(who, beacon.time_s, heard, now_s=beacon.time_s)
         self.time_s = beacon.time_s
         return expected
+
+    def check(self, beacon: Beacon) -> None:
+        """Whether a beacon can be learned.
+
+        Raises:
+            PredictionError: If it does not fit, or comes out of order.
+        """
+        ues, stations = beacon.snr_db.shape
+        if ues > self.tracker.ues or stations != len(self.place.laws):
+            raise PredictionError(
+                f"{ues} UEs tell of {stations} stations, the twin has {self.tracker.ues} and "
+                f"{len(self.place.laws)}; tell of those that are its own"
+            )
+        if not beacon.time_s > self.time_s:  # also catches nan
+            raise PredictionError(
+                f"UEs tell of {beacon.time_s:g} s after they have told of {self.time_s:g} s; tell each "
+                "time once, in order"
+            )
 
     def predict(self, now_s: float, horizon_s: float) -> tuple[Prediction, ...]:
         """What each UE will hear, of the station that it will hear best."""

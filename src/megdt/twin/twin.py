@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,7 +61,7 @@ class Twin:
         models: Decode the replica.
         namer: Names what it shows; None where its models do not know such scenes.
         horizon_s: From a request until its picture is sent: how far ahead SNR is predicted.
-        history: Where what UEs have told is learned from; the store itself where left out.
+        told: By UEs, that the network is learned from; what the store has of it where left out.
 
     Raises:
         TwinError: If the store is of another place.
@@ -76,7 +77,7 @@ class Twin:
         models: Models,
         namer: Namer | None = None,
         horizon_s: float = 1.0,
-        history: Store | None = None,
+        told: Sequence[Beacon] | None = None,
     ) -> None:
         self.store, self.planner, self.horizon_s = store, planner, horizon_s
         self._models, self._namer = models, namer
@@ -87,8 +88,17 @@ class Twin:
         )
         self._expected: dict[Side, Expectation] = {}
         self._picture: tuple[int, NDArray[np.uint8]] | None = None
-        for beacon in _beacons(store if history is None else history, ues, len(place.laws)):
-            self._expected = self.network.learn(beacon)
+        self._told: deque[Beacon] = deque(maxlen=_RELEARNED)
+        for beacon in _beacons(store, ues, len(place.laws)) if told is None else told:
+            if beacon.snr_db.shape[1] == len(place.laws):
+                first = Beacon(
+                    time_s=beacon.time_s,
+                    position_m=beacon.position_m[:ues],
+                    snr_db=beacon.snr_db[:ues],
+                )
+                self._expected = self.network.learn(first)
+                self._told.append(first)
+        self._server_at = next((e.revision for e in store.entities("es") if e.id == SERVER), 0)
 
     def fork(self, place: Place | None = None, ues: int | None = None) -> Twin:
         """A twin in memory that goes on from here; whatever is tried on it, this one stays as it is.
@@ -105,7 +115,7 @@ class Twin:
             models=self._models,
             namer=self._namer,
             horizon_s=self.horizon_s,
-            history=self.store,
+            told=self._told,
         )
 
     @property
@@ -131,8 +141,7 @@ class Twin:
         before = self.conditions
         if before == dict(conditions):
             return
-        told = {"conditions": dict(conditions)}
-        self.store.apply([Update(id=SERVER, kind="es", reported=told)], now_s=now_s)
+        self._tell({"conditions": dict(conditions)}, now_s=now_s)
         if before:
             self.replica.forget(store=self.store, now_s=now_s)
             self.monitor.forget()
@@ -141,8 +150,10 @@ class Twin:
         """Keep what UEs tell, hold it against what was predicted, and learn it.
 
         Raises:
-            MeasurementError, PredictionError: If something is out of range, or from the future.
+            MeasurementError, PredictionError: If something is out of range, out of order or from the
+                future: then nothing of it is kept.
         """
+        self.network.check(beacon)
         if not beacon.time_s <= now_s:  # also catches nan
             raise MeasurementError(
                 f"UEs tell of {beacon.time_s:g} s, it is {now_s:g} s; set their clocks"
@@ -167,6 +178,7 @@ class Twin:
         ]
         self.store.apply([*updates, *cells], now_s=beacon.time_s)
         self._expected = self.network.learn(beacon)
+        self._told.append(beacon)
 
     def ask_for_views(self, *, now_s: float, budget_bits: int) -> tuple[Refresh, ...]:
         """Who shall send what it sees, most worth for the bits first."""
@@ -218,11 +230,22 @@ class Twin:
                 drifting=("SNR",) if network.drifts else (),
             ),
         )
-        flag(self.store, found, server=SERVER, now_s=now_s)
+        self._server_at = flag(
+            self.store, found, server=SERVER, now_s=now_s, expected=self._server_at
+        )
         return found
 
-    def judge(self, arrival: Arrival) -> Judgement:
-        """Let the monitor hold an arrival against what was expected; what it believes is in the replica."""
+    def judge(self, arrival: Arrival, *, now_s: float) -> Judgement:
+        """Let the monitor hold an arrival against what was expected; what it believes is in the replica.
+
+        Raises:
+            MeasurementError: If it comes from the future.
+        """
+        if arrival.arrived_s > now_s:
+            raise MeasurementError(
+                f"what {arrival.source} sent arrived at {arrival.arrived_s:g} s, it is {now_s:g} s; "
+                "stamp arrivals by the twin's clock"
+            )
         expected = self._expected[arrival.source]
         bler = self.network.place.expected_bler(arrival.snr_db)
         return self.monitor.judge(arrival, replace(expected, bler=bler))
@@ -253,13 +276,28 @@ class Twin:
     def end_round(self, updates: Sequence[Update], *, now_s: float) -> int:
         """Keep what a round has brought; returns its number, from 0 on."""
         number = self.rounds
-        told = Update(id=SERVER, kind="es", reported={"rounds": number + 1})
-        self.store.apply([*updates, told], now_s=now_s)
+        self._tell({"rounds": number + 1, "round_s": now_s}, *updates, now_s=now_s)
         return number
+
+    def _tell(self, reported: Mapping[str, Any], *others: Update, now_s: float) -> None:
+        """Write what the ES says of itself, unless somebody else has: two that follow one scene would
+        lose each other's updates.
+        """
+        update = Update(id=SERVER, kind="es", reported=reported, expected=self._server_at)
+        self._server_at = self.store.apply([*others, update], now_s=now_s)
 
     def _server(self) -> dict[str, Any]:
         known = [e.reported for e in self.store.entities("es") if e.id == SERVER]
         return known[0] if known else {}
+
+
+def begin_s(store: Store, interval_s: float) -> float:
+    """When the next round's interval begins: at the end of the last whole round, or, where one was cut
+    off, an interval later.
+    """
+    told = next((e.reported for e in store.entities("es") if e.id == SERVER), {})
+    last_s = float(told.get("round_s", 0.0))
+    return last_s + interval_s * math.ceil((store.now_s - last_s) / interval_s - 1e-9)
 
 
 def _beacons(store: Store, ues: int, stations: int) -> list[Beacon]:

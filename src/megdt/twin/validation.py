@@ -350,15 +350,27 @@ def assess_replica(
     return Validity(verdict=verdict, reasons=(*wrong, *stale))
 
 
-def flag(store: Store, found: Assessment, *, server: str = "es/1", now_s: float) -> int:
-    """Write verdicts as reported state of the ES that holds the twin; returns the revision."""
+def flag(
+    store: Store,
+    found: Assessment,
+    *,
+    server: str = "es/1",
+    now_s: float,
+    expected: int | None = None,
+) -> int:
+    """Write verdicts as reported state of the ES that holds the twin; returns the revision.
+
+    Raises:
+        ConflictError: If the ES is not at the revision that is expected.
+    """
     state = {
         "twin": {
             "verdict": found.verdict, "reasons": list(found.reasons),
             "replica": found.replica.verdict, "predictions": found.predictions.verdict,
         }
     }  # fmt: skip
-    return store.apply([Update(id=server, kind="es", reported=state)], now_s=now_s)
+    update = Update(id=server, kind="es", reported=state, expected=expected)
+    return store.apply([update], now_s=now_s)
 
 
 def _whole(replica: Replica) -> Sight:
