@@ -1,7 +1,7 @@
 """The monitor: tells what the twin can believe from jammed links, replays, forgeries, poison and
 spoofed positions.
 
-Each arrival is held against what the twin predicts: SNR and position by numbers, latents by the
+Each arrival is held against what the twin predicts: SNR, noise and position by numbers, latents by the
 replica, by what other UEs saw of the same columns lately, and by the replica of an hour ago. Every
 statistic has a limit, measured on clean runs (`recipes/monitor.py`); and how unlikely the arrivals of
 a source have been adds up, so that staying just below each limit is found too. What is found is told
@@ -30,6 +30,7 @@ from megdt.records import Feature, Side
 from megdt.twin.disagreement import (
     Boxes,
     Sight,
+    agree,
     best_elsewhere,
     compare,
     compare_with_others,
@@ -60,6 +61,9 @@ encode, it is so each time."""
 ANCHOR_S = 3_600.0
 """Age from which on a copy of the replica is one that slow changes are told by."""
 
+NOISIEST = 0.1
+"""Share of blocks that pulses are looked for in. A jammer that has to break blocks hits as many."""
+
 HISTORY = 4_096
 """Views of which a copy is known."""
 
@@ -76,6 +80,9 @@ class Arrival:
         snr_db: Measured at the ES.
         blocks: Transport blocks that it took.
         block_errors: Of these, how many were not decoded at first.
+        noise_db: Noise and interference in each block over thermal noise, measured over all of its
+            elements: once it is decoded, what was sent is known, and the rest of what came is noise.
+            None where the receiver does not tell it.
         arrived_s: On the twin's clock.
     """
 
@@ -86,6 +93,7 @@ class Arrival:
     snr_db: float
     blocks: int
     block_errors: int
+    noise_db: tuple[float, ...] | None = None
     arrived_s: float
 
     def __post_init__(self) -> None:
@@ -94,11 +102,18 @@ class Arrival:
                 f"{self.source} had {self.block_errors} block errors in {self.blocks} blocks; errors go "
                 "from 0 to all: count both over the same transmissions"
             )
-        values, age_s = self.observation.values, self.observation.age_s
-        # What is not a number is above no limit either.
-        if not (np.isfinite(values).all() and np.isfinite([self.snr_db, age_s]).all()):
+        if self.noise_db is not None and len(self.noise_db) != self.blocks:
             raise MeasurementError(
-                f"{self.source} sent a latent, an age or an SNR that is not finite; refuse the arrival"
+                f"{self.source} has noise levels of {len(self.noise_db)} blocks, {self.blocks} came; give "
+                "one a block, or None for all"
+            )
+        values, age_s = self.observation.values, self.observation.age_s
+        levels_db = self.noise_db or ()
+        # What is not a number is above no limit either.
+        if not (np.isfinite(values).all() and np.isfinite([self.snr_db, age_s, *levels_db]).all()):
+            raise MeasurementError(
+                f"{self.source} sent a latent, an age, an SNR or a noise level that is not finite; refuse "
+                "the arrival"
             )
         if age_s < 0:
             raise MeasurementError(
@@ -119,6 +134,9 @@ class Expectation:
     Args:
         snr_db: Mean.
         snr_std_db: Standard deviation.
+        noise_db: Noise and interference over thermal noise, mean over an arrival's blocks.
+        noise_std_db: Its standard deviation from arrival to arrival: what the receiver's noise figure
+            is not known to, and how neighbouring cells come and go.
         bler: Share of blocks that are not decoded at first, at the SNR that was measured.
         column: Mean of the first column of the view.
         column_std: Standard deviation, in columns.
@@ -126,14 +144,18 @@ class Expectation:
 
     snr_db: float
     snr_std_db: float
+    noise_db: float
+    noise_std_db: float
     bler: float
     column: float
     column_std: float
 
     def __post_init__(self) -> None:
-        if not (self.snr_std_db > 0 and self.column_std > 0 and 0 < self.bler < 1):
+        deviations = self.snr_std_db, self.noise_std_db, self.column_std
+        if not (min(deviations) > 0 and 0 < self.bler < 1):
             raise MeasurementError(
-                f"deviations are {self.snr_std_db} dB and {self.column_std} columns, bler {self.bler}; "
+                f"deviations are {self.snr_std_db} dB of SNR, {self.noise_std_db} dB of noise and "
+                f"{self.column_std} columns, bler {self.bler}; "
                 "expected above 0, and bler below 1: nothing is predicted for sure"
             )
 
@@ -259,7 +281,7 @@ class Monitor:
         """Every statistic of an arrival that there is something to compare for."""
         sight, now_s = sight_of(arrival), arrival.arrived_s
         return (
-            *_link_scores(arrival, expectation),
+            *link_scores(arrival, expectation),
             *self._position_scores(arrival, expectation, sight),
             *self._content_scores(arrival, sight, now_s),
         )
@@ -291,13 +313,23 @@ class Monitor:
             if side != arrival.source:
                 (trusted if self.trusts(side) else doubted).append(other)
         boxes = compare_with_others(sight, self.replica, trusted, doubted, now_s=now_s)
-        yield from _box_scores("", boxes, "the replica and what other UEs saw, up to {} before")
+        patches, earlier = boxes, self._sights.get(arrival.source)
+        if earlier is not None and not self.trusts(arrival.source):
+            # A flower that has opened where nobody else looks has been told once; whether the rest is
+            # as it was, and nothing new comes on top, is what gets it out of quarantine.
+            patches = agree(boxes, compare(sight, earlier, now_s=now_s))
+        for prefix, own, compared in (
+            ("", False, "the replica and what other UEs saw, up to {} before"),
+            ("own ", True, "what it saw itself, up to {} before"),
+        ):
+            yield from _scene(prefix, boxes.of(own=own), compared)
+            yield from _patch(prefix, patches.of(own=own), compared)
         if self._anchors and now_s >= self._anchors[0][0] + ANCHOR_S:
             when_s, anchor = self._anchors[0]
             boxes = compare(sight, anchor, now_s=now_s)
-            yield from _box_scores(
-                "anchor ", boxes, f"the replica as of {when_s:.0f} s, seen up to {{}} before"
-            )
+            compared = f"the replica as of {when_s:.0f} s, seen up to {{}} before"
+            yield from _scene("anchor ", boxes, compared)
+            yield from _patch("anchor ", boxes, compared)
 
     def _late(self, arrival: Arrival) -> tuple[Evidence, ...]:
         """What comes after its time: its number was used, or it was seen before the last one was."""
@@ -394,31 +426,47 @@ class Monitor:
         return self._standings.setdefault(source, Standing())
 
 
-def _link_scores(arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
+def link_scores(arrival: Arrival, expectation: Expectation) -> Iterable[Score]:
+    """Statistics of the link that an arrival came over."""
     lost = (expectation.snr_db - arrival.snr_db) / expectation.snr_std_db
-    found = Score(
+    yield Score(
         test="snr", value=lost,
         compared=f"{arrival.snr_db:.1f} dB with {expectation.snr_db:.1f} +- {expectation.snr_std_db:.1f} "
         "dB as predicted",
     )  # fmt: skip
     if arrival.blocks == 0:
-        return (found,)
+        return
+    if arrival.noise_db is not None:
+        levels_db = np.sort(arrival.noise_db)
+        mean_db, noisiest = float(levels_db.mean()), math.ceil(NOISIEST * arrival.blocks)
+        yield Score(
+            test="noise", value=(mean_db - expectation.noise_db) / expectation.noise_std_db,
+            compared=f"{mean_db:.1f} dB over thermal noise with {expectation.noise_db:.1f} +- "
+            f"{expectation.noise_std_db:.1f} dB as expected",
+        )  # fmt: skip
+        yield Score(
+            test="pulses", value=float(levels_db[-noisiest:].mean() - np.median(levels_db)),
+            compared=f"dB of noise in the noisiest {noisiest} of {arrival.blocks} blocks with the middle one",
+        )  # fmt: skip
     bler, blocks = expectation.bler, arrival.blocks
     tail = sum(
         math.comb(blocks, n) * bler**n * (1 - bler) ** (blocks - n)
         for n in range(arrival.block_errors, blocks + 1)
     )
-    return found, Score(
+    yield Score(
         test="blocks", value=-math.log(max(tail, 1e-300)),
         compared=f"{arrival.block_errors} errors in {blocks} blocks with a share of {bler:.2f}",
     )  # fmt: skip
 
 
-def _box_scores(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
+def _scene(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
     for age, value in scene_scores(boxes).items():
         yield Score(
             test=f"{prefix}scene", age=age, value=value, compared=compared.format(age)
         )  # fmt: skip
+
+
+def _patch(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
     for age, (value, _, column) in patch_scores(boxes).items():
         yield Score(
             test=f"{prefix}patch", age=age, value=value, column=column,
