@@ -131,7 +131,9 @@ def jam(loss_db: float) -> Callable[[Arrival, Attacker | None], Arrival]:
     return change
 
 
-def pulse(bler: float, *, rise_db: float = PULSE_DB) -> Callable[[Arrival, Attacker | None], Arrival]:
+def pulse(
+    bler: float, *, rise_db: float = PULSE_DB
+) -> Callable[[Arrival, Attacker | None], Arrival]:
     """Noise between pilots in some slots: the SNR reads well, and the blocks there are lost."""
 
     def change(arrival: Arrival, _: Attacker | None) -> Arrival:

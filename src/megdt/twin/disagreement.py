@@ -27,9 +27,13 @@ AGE_BINS_S = (180.0, 480.0, 1_800.0, 10_800.0, 86_400.0, float("inf"))
 
 BIN_NAMES = ("3 min", "8 min", "30 min", "3 h", "1 day", "older")
 
-FEWEST_BOXES = 45
-"""For a word about the scene as a whole: three columns of them. One flower that has opened is most of
+FEWEST_BOXES = 75
+"""For a word about the scene as a whole: five columns of them. One flower that has opened is most of
 what fewer show."""
+
+SAME_SCENE, SAME_PATCH = 0.1**2, 0.15**2
+"""Mean squared differences of the median and of the worst box up to which two views are the same: how
+much of that a place gives is its own, and no more likely a lie each time."""
 
 _FLOOR = 1e-6  # equal latents have a logarithm too
 
@@ -170,7 +174,7 @@ def scene_scores(boxes: Boxes) -> dict[str, float]:
     for index, name in enumerate(BIN_NAMES):
         inside = boxes.squared[bins == index]
         if inside.size >= FEWEST_BOXES:
-            found[name] = float(np.log(np.median(inside) + _FLOOR))
+            found[name] = float(np.log(max(np.median(inside), SAME_SCENE)))
     return found
 
 
@@ -182,7 +186,7 @@ def patch_scores(boxes: Boxes) -> dict[str, tuple[float, int, int]]:
         inside = np.where(bins == index, boxes.squared, -1.0)
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
         if inside[row, column] >= 0:
-            score = float(np.log(inside[row, column] + _FLOOR))
+            score = float(np.log(max(inside[row, column], SAME_PATCH)))
             found[name] = (score, int(row) * STRIDE, int(boxes.left[column]))
     return found
 

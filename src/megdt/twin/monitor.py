@@ -202,11 +202,13 @@ class Judgement:
         evidence: Against it, the most telling first.
         trusted: Whether its source is, afterwards.
         tiles: Of the replica that it has changed.
+        scores: Every statistic that there was something to compare for.
     """
 
     evidence: tuple[Evidence, ...]
     trusted: bool
     tiles: tuple[int, ...]
+    scores: tuple[Score, ...] = ()
 
     @property
     def kind(self) -> AttackKind | None:
@@ -275,7 +277,9 @@ class Monitor:
         self._signatures.append(signature(arrival.observation.values))
         if not self._anchors or now_s >= self._anchors[-1][0] + ANCHOR_S:
             self._anchors.append((now_s, Sight.of_replica(replica)))
-        return Judgement(evidence=evidence, trusted=standing.trusted, tiles=tiles)
+        return Judgement(
+            evidence=evidence, trusted=standing.trusted, tiles=tiles, scores=scores
+        )  # fmt: skip
 
     def measure(self, arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
         """Every statistic of an arrival that there is something to compare for."""
