@@ -50,7 +50,7 @@ def test_the_recipe_of_the_monitor_measures_what_its_limits_hold(tmp_path: Path)
     assert found.keys() == kept.keys()
     assert found["bundle_sha256"] == kept["bundle_sha256"]
     # A few clean arrivals score as the many did: the medians are of one size.
-    for key in ("scene, 5 min", "patch, 5 min", "snr", "position"):
+    for key in ("scene, 3 min", "patch, 3 min", "snr", "noise", "position"):
         assert abs(found["scores"][key][1] - kept["scores"][key][1]) < 1
 
 

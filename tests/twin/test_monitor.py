@@ -51,13 +51,22 @@ class Scene:
             source=side, sequence=self.sent[side],
             observation=as_observation(self.see(column) if values is None else values),
             first_column=column, snr_db=15.0, blocks=40, block_errors=4, arrived_s=self.now_s,
+            noise_db=tuple(0.2 * self.rng.standard_normal(40)),
         )  # fmt: skip
 
     def judge(self, arrival: Arrival, column: float = 16.0) -> Judgement:
         """Against what is expected of it."""
         return self.monitor.judge(
             arrival,
-            Expectation(snr_db=15.0, snr_std_db=2.0, bler=0.1, column=column, column_std=1.5),
+            Expectation(
+                snr_db=15.0,
+                snr_std_db=2.0,
+                noise_db=0.0,
+                noise_std_db=0.8,
+                bler=0.1,
+                column=column,
+                column_std=1.5,
+            ),
         )
 
     def go_on(self, rounds: int = 3, sides: tuple[Side, ...] = (UE1, UE2, UE3)) -> None:
@@ -82,11 +91,26 @@ def test_what_honest_ues_send_goes_into_the_replica(scene: Scene) -> None:
     assert scene.store.entities("ue") == []
 
 
+def faded(scene: Scene) -> Arrival:
+    return replace(scene.arrival(UE1), snr_db=0.0, noise_db=None)
+
+
 def jammed(scene: Scene) -> Arrival:
-    return replace(scene.arrival(UE1), snr_db=0.0)
+    """By less than the SNR could tell: 4 dB of 2 dB by which it differs anyhow."""
+    arrival = scene.arrival(UE1)
+    assert arrival.noise_db is not None
+    return replace(arrival, snr_db=11.0, noise_db=tuple(level + 4 for level in arrival.noise_db))
 
 
 def pulsed(scene: Scene) -> Arrival:
+    """Four blocks in forty, no more lost than usual."""
+    arrival = scene.arrival(UE1)
+    assert arrival.noise_db is not None
+    hit = tuple(level + 3 * (n % 10 == 0) for n, level in enumerate(arrival.noise_db))
+    return replace(arrival, noise_db=hit)
+
+
+def lossy(scene: Scene) -> Arrival:
     return replace(scene.arrival(UE1), block_errors=25)
 
 
@@ -126,9 +150,9 @@ def far_off(scene: Scene) -> Arrival:
 @pytest.mark.parametrize(
     ("attack", "kind"),
     [
-        (jammed, "jammed"), (pulsed, "jammed"), (sent_again, "replayed"), (copied, "replayed"),
-        (aged, "replayed"), (forged, "forged"), (poisoned, "poisoned"), (beside, "spoofed"),
-        (far_off, "spoofed"),
+        (jammed, "jammed"), (pulsed, "jammed"), (faded, "jammed"), (lossy, "jammed"),
+        (sent_again, "replayed"), (copied, "replayed"), (aged, "replayed"), (forged, "forged"), (poisoned, "poisoned"),
+        (beside, "spoofed"), (far_off, "spoofed"),
     ],
 )  # fmt: skip
 def test_each_attack_is_found_and_named(
@@ -149,7 +173,7 @@ def test_each_attack_is_found_and_named(
 
 def test_a_poisoned_patch_is_told_where_it_is(scene: Scene) -> None:
     (worst, *_) = scene.judge(poisoned(scene)).evidence
-    assert worst.test == "patch, 5 min"
+    assert worst.test == "patch, 3 min"
     assert worst.column is not None
     assert 16 + 12 - 4 <= worst.column <= 16 + 16
     assert 0 < worst.p_value < 0.01
@@ -224,6 +248,10 @@ def test_what_cannot_be_is_told(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="41 block errors in 40 blocks"):
         replace(scene.arrival(UE1), block_errors=41)
     arrival = scene.arrival(UE1)
+    with pytest.raises(MeasurementError, match="noise levels of 2 blocks, 40 came"):
+        replace(arrival, noise_db=(0.0, 0.0))
+    with pytest.raises(MeasurementError, match="not finite"):
+        replace(arrival, noise_db=(np.nan,) * 40)
     with pytest.raises(MeasurementError, match="not finite"):
         scene.arrival(UE1, values=np.full((4, 32, 32), np.nan, np.float32))
     with pytest.raises(MeasurementError, match=r"5\.0 s from now; ages begin at 0"):
@@ -231,7 +259,10 @@ def test_what_cannot_be_is_told(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(TwinError, match="columns 40 to 71, the replica has 0 to 63"):
         scene.judge(scene.arrival(UE1, column=40, values=scene.see(16)))
     with pytest.raises(MeasurementError, match=r"0\.0 dB .* expected above 0"):
-        Expectation(snr_db=1.0, snr_std_db=0.0, bler=0.1, column=0.0, column_std=1.0)
+        Expectation(
+            snr_db=1.0, snr_std_db=0.0, noise_db=0.0, noise_std_db=1.0, bler=0.1, column=0.0,
+            column_std=1.0,
+        )  # fmt: skip
     (tmp_path / "limits.json").write_text("{}")
     with pytest.raises(TwinError, match=r"holds no limits .* recipes/monitor.py"):
         Limits.read(tmp_path / "limits.json")

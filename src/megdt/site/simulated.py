@@ -16,7 +16,7 @@ from megdt.mechanisms.execute import CoreSeconds
 from megdt.mechanisms.panorama import VIEW_COLUMNS
 from megdt.mechanisms.single_user import ES_TO_UE, PROMPT_ONLY, UE_TO_ES
 from megdt.models import FACTOR
-from megdt.records import Feature, Part, Request, Result, Side
+from megdt.records import Crossing, Feature, Part, Request, Result, Side
 from megdt.scenario import Scenario, parse_scenario
 from megdt.scenario.twin import TwinScenario
 from megdt.site.radio import make_ground
@@ -41,6 +41,8 @@ BEACONS_S = (2.0, 1.0, 0.0)
 """Before a round, when UEs tell of themselves."""
 
 _CAMERA_NOISE = 2.0
+_CALIBRATION_DB = 0.4
+"""Standard deviation of the noise that a station thinks it has itself."""
 _JAMMED_DB, _JAMMED_BLER = 10.0, 0.6
 _SPOOFED_COLUMNS = 16
 
@@ -153,6 +155,7 @@ class SimulatedSite:
                 snr_db=float(np.clip(snr_db + noise_db, MIN_SNR_DB, MAX_SNR_DB)),
                 blocks=blocks,
                 block_errors=errors,
+                noise_db=self._noise_db(crossing, attack, rng),
                 arrived_s=self.now_s,
             )
         return Upload(
@@ -268,6 +271,16 @@ class SimulatedSite:
         if self.scenario.attack.kind == "jammed" and self._attack_of(Side.ue(ue)) == "jammed":
             found[ue - 1] = np.clip(found[ue - 1] - _JAMMED_DB, MIN_SNR_DB, MAX_SNR_DB)
         return found
+
+    def _noise_db(
+        self, crossing: Crossing, attack: str, rng: np.random.Generator
+    ) -> tuple[float, ...]:
+        """What a station measures over thermal noise in each block; there are no other cells."""
+        blocks = crossing.blocks
+        elements = max(crossing.uses.data // max(blocks, 1), 1)
+        estimates = 10 / np.log(10) / elements**0.5 * rng.standard_normal(blocks)
+        level_db = _CALIBRATION_DB * rng.standard_normal() + (attack == "jammed") * _JAMMED_DB
+        return tuple((level_db + estimates).tolist())
 
     def _attack_of(self, side: Side) -> str:
         """What a UE does that it should not, or what is done to it."""

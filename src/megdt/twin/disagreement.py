@@ -7,8 +7,8 @@ further along, or another scene, by 0.9 to 1.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,18 @@ BOX = 4
 STRIDE = 2
 """From one box to the next, in latents."""
 
-AGE_BINS_S = (300.0, 1_800.0, 10_800.0, 86_400.0, float("inf"))
+AGE_BINS_S = (180.0, 480.0, 1_800.0, 10_800.0, 86_400.0, float("inf"))
 """What has been seen up to so long before is compared by one limit: flowers change meanwhile."""
 
-BIN_NAMES = ("5 min", "30 min", "3 h", "1 day", "older")
+BIN_NAMES = ("3 min", "8 min", "30 min", "3 h", "1 day", "older")
 
-FEWEST_BOXES = 8
-"""For a word about the scene as a whole."""
+FEWEST_BOXES = 75
+"""For a word about the scene as a whole: five columns of them. One flower that has opened is most of
+what fewer show."""
+
+SAME_SCENE, SAME_PATCH = 0.1**2, 0.15**2
+"""Mean squared differences of the median and of the worst box up to which two views are the same: how
+much of that a place gives is its own, and no more likely a lie each time."""
 
 _FLOOR = 1e-6  # equal latents have a logarithm too
 
@@ -66,17 +71,24 @@ class Boxes:
             [rows, columns]
         age_s: Mean age of the other's latents; infinity likewise. [rows, columns]
         left: The column of the panorama at which each begins. [columns]
+        own: Where the other is what the same UE has seen before, and nobody else lately.
+            [rows, columns]
     """
 
     squared: NDArray[np.float64]
     age_s: NDArray[np.float64]
     left: NDArray[np.int64]
+    own: NDArray[np.bool_]
 
     @property
     def bins(self) -> NDArray[np.int64]:
         """Index of each box in AGE_BINS_S; beyond the last where there is nothing to compare."""
         found: NDArray[np.int64] = np.searchsorted(AGE_BINS_S, self.age_s)
         return np.where(np.isfinite(self.squared), found, len(AGE_BINS_S))
+
+    def of(self, *, own: bool) -> Boxes:
+        """Those alone that are held against its own, or against others'."""
+        return replace(self, squared=np.where(self.own == own, self.squared, np.inf))
 
 
 def compare(sight: Sight, other: Sight, *, now_s: float) -> Boxes:
@@ -100,8 +112,9 @@ def compare(sight: Sight, other: Sight, *, now_s: float) -> Boxes:
         squared[:, ours] = np.where(both, (difference**2).mean(0), np.inf)
         # Two moments apart, whichever came first.
         age[:, ours] = np.where(both, np.maximum(now_s - other.seen_s[:, theirs], 0), np.inf)
+    means = _box_means(squared)
     return Boxes(
-        squared=_box_means(squared), age_s=_box_means(age),
+        squared=means, age_s=_box_means(age), own=np.zeros(means.shape, bool),
         left=sight.columns.start + np.arange(0, width - BOX + 1, STRIDE),
     )  # fmt: skip
 
@@ -113,12 +126,13 @@ def compare_with_others(
     doubted: Iterable[Sight] = (),
     *,
     now_s: float,
+    quarantined: Collection[Side] = (),
 ) -> Boxes:
     """Hold a sight against whom it agrees with best, of the replica and those who looked there last.
 
     What the sender itself has put into the replica counts where no other has looked as lately. So one
     liar alone can neither make an honest neighbour look like one nor vouch for itself; two that lie
-    alike can.
+    alike can. What sources in quarantine have put into the replica is held against themselves alone.
 
     Args:
         sight: What is judged.
@@ -126,8 +140,12 @@ def compare_with_others(
         trusted: The newest of each other source.
         doubted: Likewise, of sources in quarantine: they can be agreed with, and no more.
         now_s: On the twin's clock.
+        quarantined: All sources that are.
     """
-    known = Sight(values=replica.values, seen_s=replica.seen_s, columns=range(replica.width))
+    others = [side for side in quarantined if side != sight.source]
+    known = Sight(
+        values=replica.values, seen_s=replica.believed_s(others), columns=range(replica.width)
+    )
     boxes = compare(sight, known, now_s=now_s)
     squared, age, bins, left = boxes.squared, boxes.age_s, boxes.bins, boxes.left
     own = np.array([replica.sources[c // TILE_COLUMNS] == sight.source for c in left])
@@ -141,7 +159,17 @@ def compare_with_others(
         take = np.isfinite(boxes.squared) & (leads | agrees)
         squared, age = np.where(take, boxes.squared, squared), np.where(take, boxes.age_s, age)
         bins, own = np.where(take, boxes.bins, bins), own & ~take
-    return Boxes(squared=squared, age_s=age, left=left)
+    return Boxes(squared=squared, age_s=age, left=left, own=own)
+
+
+def agree(boxes: Boxes, earlier: Boxes) -> Boxes:
+    """Take what a UE has seen itself shortly before, where nobody else looks and it fits that better."""
+    take = boxes.own & (earlier.bins <= boxes.bins) & (earlier.squared < boxes.squared)
+    return replace(
+        boxes,
+        squared=np.where(take, earlier.squared, boxes.squared),
+        age_s=np.where(take, earlier.age_s, boxes.age_s),
+    )
 
 
 def scene_scores(boxes: Boxes) -> dict[str, float]:
@@ -151,7 +179,7 @@ def scene_scores(boxes: Boxes) -> dict[str, float]:
     for index, name in enumerate(BIN_NAMES):
         inside = boxes.squared[bins == index]
         if inside.size >= FEWEST_BOXES:
-            found[name] = float(np.log(np.median(inside) + _FLOOR))
+            found[name] = float(np.log(max(np.median(inside), SAME_SCENE)))
     return found
 
 
@@ -163,7 +191,7 @@ def patch_scores(boxes: Boxes) -> dict[str, tuple[float, int, int]]:
         inside = np.where(bins == index, boxes.squared, -1.0)
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
         if inside[row, column] >= 0:
-            score = float(np.log(inside[row, column] + _FLOOR))
+            score = float(np.log(max(inside[row, column], SAME_PATCH)))
             found[name] = (score, int(row) * STRIDE, int(boxes.left[column]))
     return found
 

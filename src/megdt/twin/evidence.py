@@ -26,10 +26,14 @@ TESTS: Mapping[str, tuple[AttackKind, Group]] = {
     "sequence": ("replayed", "single"),
     "sameness": ("replayed", "single"),
     "scene": ("forged", "content"),
+    "own scene": ("forged", "content"),
     "anchor scene": ("forged", "content"),
     "patch": ("poisoned", "content"),
+    "own patch": ("poisoned", "content"),
     "anchor patch": ("poisoned", "content"),
     "position": ("spoofed", "position"),
+    "noise": ("jammed", "link"),
+    "pulses": ("jammed", "link"),
     "snr": ("jammed", "link"),
     "blocks": ("jammed", "link"),
 }
@@ -134,8 +138,9 @@ class Limits:
         """Minus the logarithm of the share of clean arrivals that score as high; 0 if unknown."""
         if score.key not in self.scores:
             return 0.0
-        levels = -np.log(LEVELS)
-        found = float(np.interp(score.value, self.scores[score.key], levels))
+        # Of clean arrivals that score the same, all score as high.
+        reached, first = np.unique(self.scores[score.key], return_index=True)
+        found = float(np.interp(score.value, reached, -np.log(LEVELS)[first]))
         return min(found, math.log(self.counts[score.key] + 1))
 
 

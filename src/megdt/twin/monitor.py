@@ -1,7 +1,7 @@
 """The monitor: tells what the twin can believe from jammed links, replays, forgeries, poison and
 spoofed positions.
 
-Each arrival is held against what the twin predicts: SNR and position by numbers, latents by the
+Each arrival is held against what the twin predicts: SNR, noise and position by numbers, latents by the
 replica, by what other UEs saw of the same columns lately, and by the replica of an hour ago. Every
 statistic has a limit, measured on clean runs (`recipes/monitor.py`); and how unlikely the arrivals of
 a source have been adds up, so that staying just below each limit is found too. What is found is told
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from megdt.records import Feature, Side
 from megdt.twin.disagreement import (
     Boxes,
     Sight,
+    agree,
     best_elsewhere,
     compare,
     compare_with_others,
@@ -60,6 +61,9 @@ encode, it is so each time."""
 ANCHOR_S = 3_600.0
 """Age from which on a copy of the replica is one that slow changes are told by."""
 
+NOISIEST = 0.1
+"""Share of blocks that pulses are looked for in. A jammer that has to break blocks hits as many."""
+
 HISTORY = 4_096
 """Views of which a copy is known."""
 
@@ -76,6 +80,9 @@ class Arrival:
         snr_db: Measured at the ES.
         blocks: Transport blocks that it took.
         block_errors: Of these, how many were not decoded at first.
+        noise_db: Noise and interference in each block over thermal noise, measured over all of its
+            elements: once it is decoded, what was sent is known, and the rest of what came is noise.
+            None where the receiver does not tell it.
         arrived_s: On the twin's clock.
     """
 
@@ -86,6 +93,7 @@ class Arrival:
     snr_db: float
     blocks: int
     block_errors: int
+    noise_db: tuple[float, ...] | None = None
     arrived_s: float
 
     def __post_init__(self) -> None:
@@ -94,11 +102,18 @@ class Arrival:
                 f"{self.source} had {self.block_errors} block errors in {self.blocks} blocks; errors go "
                 "from 0 to all: count both over the same transmissions"
             )
-        values, age_s = self.observation.values, self.observation.age_s
-        # What is not a number is above no limit either.
-        if not (np.isfinite(values).all() and np.isfinite([self.snr_db, age_s]).all()):
+        if self.noise_db is not None and len(self.noise_db) != self.blocks:
             raise MeasurementError(
-                f"{self.source} sent a latent, an age or an SNR that is not finite; refuse the arrival"
+                f"{self.source} has noise levels of {len(self.noise_db)} blocks, {self.blocks} came; give "
+                "one a block, or None for all"
+            )
+        values, age_s = self.observation.values, self.observation.age_s
+        levels_db = self.noise_db or ()
+        # What is not a number is above no limit either.
+        if not (np.isfinite(values).all() and np.isfinite([self.snr_db, age_s, *levels_db]).all()):
+            raise MeasurementError(
+                f"{self.source} sent a latent, an age, an SNR or a noise level that is not finite; refuse "
+                "the arrival"
             )
         if age_s < 0:
             raise MeasurementError(
@@ -119,6 +134,9 @@ class Expectation:
     Args:
         snr_db: Mean.
         snr_std_db: Standard deviation.
+        noise_db: Noise and interference over thermal noise, mean over an arrival's blocks.
+        noise_std_db: Its standard deviation from arrival to arrival: what the receiver's noise figure
+            is not known to, and how neighbouring cells come and go.
         bler: Share of blocks that are not decoded at first, at the SNR that was measured.
         column: Mean of the first column of the view.
         column_std: Standard deviation, in columns.
@@ -126,14 +144,18 @@ class Expectation:
 
     snr_db: float
     snr_std_db: float
+    noise_db: float
+    noise_std_db: float
     bler: float
     column: float
     column_std: float
 
     def __post_init__(self) -> None:
-        if not (self.snr_std_db > 0 and self.column_std > 0 and 0 < self.bler < 1):
+        deviations = self.snr_std_db, self.noise_std_db, self.column_std
+        if not (min(deviations) > 0 and 0 < self.bler < 1):
             raise MeasurementError(
-                f"deviations are {self.snr_std_db} dB and {self.column_std} columns, bler {self.bler}; "
+                f"deviations are {self.snr_std_db} dB of SNR, {self.noise_std_db} dB of noise and "
+                f"{self.column_std} columns, bler {self.bler}; "
                 "expected above 0, and bler below 1: nothing is predicted for sure"
             )
 
@@ -171,6 +193,27 @@ class Standing:
     sequence: int = -1
     seen_s: float = NEVER
 
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Standing:
+        """As `tell` has told it."""
+        seen_s = told.get("seen_s")
+        return cls(
+            trusted=told.get("status") != "quarantined", agreed=told.get("agreed", 0),
+            agreed_since_s=told.get("agreed_since_s", 0.0), sums=dict(told.get("sums", {})),
+            sequence=told.get("sequence", -1), seen_s=NEVER if seen_s is None else seen_s,
+        )  # fmt: skip
+
+    def tell(self) -> dict[str, Any]:
+        """As JSON has words for it, all keys that there can be."""
+        return {
+            "status": "trusted" if self.trusted else "quarantined",
+            "agreed": self.agreed,
+            "agreed_since_s": self.agreed_since_s,
+            "sums": {group: self.sums.get(group, 0.0) for group in SUMS},
+            "sequence": self.sequence,
+            "seen_s": None if self.seen_s == NEVER else self.seen_s,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
@@ -180,11 +223,13 @@ class Judgement:
         evidence: Against it, the most telling first.
         trusted: Whether its source is, afterwards.
         tiles: Of the replica that it has changed.
+        scores: Every statistic that there was something to compare for.
     """
 
     evidence: tuple[Evidence, ...]
     trusted: bool
     tiles: tuple[int, ...]
+    scores: tuple[Score, ...] = ()
 
     @property
     def kind(self) -> AttackKind | None:
@@ -197,8 +242,8 @@ class Monitor:
 
     Args:
         replica: That it guards; the monitor refreshes it.
-        store: Holds tiles and, as desired state of UEs, who is quarantined and why. Who was when
-            it was opened stays so.
+        store: Holds tiles and, as desired state of UEs, who is quarantined, why, and how each stands:
+            it goes on from that when it is opened again. What views looked like it has forgotten then.
         limits: None believes everything, to measure limits by.
         quarantine: How long it lasts.
     """
@@ -213,12 +258,17 @@ class Monitor:
         self._signatures: deque[NDArray[np.float32]] = deque(maxlen=HISTORY)
         self._anchors: deque[tuple[float, Sight]] = deque(maxlen=2)
         for entity in store.entities("ue"):
-            if entity.desired.get("monitor", {}).get("status") == "quarantined":
-                self._standings[_side_of(entity.id)] = Standing(trusted=False)
+            if (told := entity.desired.get("monitor")) is not None:
+                self._standings[_side_of(entity.id)] = Standing.read(told)
 
     def trusts(self, source: Side) -> bool:
         """Whether what a source sends is taken."""
         return self._standing(source).trusted
+
+    @property
+    def doubted(self) -> frozenset[Side]:
+        """Sources in quarantine."""
+        return frozenset(s for s, standing in self._standings.items() if not standing.trusted)
 
     def forget(self) -> None:
         """Let go of what was seen, as the replica has; who is trusted stays."""
@@ -241,7 +291,8 @@ class Monitor:
         sight = sight_of(arrival)
         scores = self.measure(arrival, expectation)
         evidence = self._weigh(arrival.source, scores, self._late(arrival))
-        standing = self._stand(arrival.source, evidence, now_s)
+        told = self._stand(arrival.source, evidence, now_s)
+        standing = self._standing(arrival.source)
         tiles: tuple[int, ...] = ()
         if standing.trusted:
             tiles = replica.refresh(
@@ -249,17 +300,23 @@ class Monitor:
             )
         standing.sequence = max(standing.sequence, arrival.sequence)
         standing.seen_s = max(standing.seen_s, now_s - arrival.observation.age_s)
+        state = {"monitor": standing.tell() | told}
+        self._store.apply(
+            [Update(id=_entity_of(arrival.source), kind="ue", desired=state)], now_s=now_s
+        )
         self._sights[arrival.source] = sight
         self._signatures.append(signature(arrival.observation.values))
         if not self._anchors or now_s >= self._anchors[-1][0] + ANCHOR_S:
             self._anchors.append((now_s, Sight.of_replica(replica)))
-        return Judgement(evidence=evidence, trusted=standing.trusted, tiles=tiles)
+        return Judgement(
+            evidence=evidence, trusted=standing.trusted, tiles=tiles, scores=scores
+        )  # fmt: skip
 
     def measure(self, arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
         """Every statistic of an arrival that there is something to compare for."""
         sight, now_s = sight_of(arrival), arrival.arrived_s
         return (
-            *_link_scores(arrival, expectation),
+            *link_scores(arrival, expectation),
             *self._position_scores(arrival, expectation, sight),
             *self._content_scores(arrival, sight, now_s),
         )
@@ -290,14 +347,26 @@ class Monitor:
         for side, other in self._sights.items():
             if side != arrival.source:
                 (trusted if self.trusts(side) else doubted).append(other)
-        boxes = compare_with_others(sight, self.replica, trusted, doubted, now_s=now_s)
-        yield from _box_scores("", boxes, "the replica and what other UEs saw, up to {} before")
+        boxes = compare_with_others(
+            sight, self.replica, trusted, doubted, now_s=now_s, quarantined=self.doubted
+        )
+        patches, earlier = boxes, self._sights.get(arrival.source)
+        if earlier is not None and not self.trusts(arrival.source):
+            # A flower that has opened where nobody else looks has been told once; whether the rest is
+            # as it was, and nothing new comes on top, is what gets it out of quarantine.
+            patches = agree(boxes, compare(sight, earlier, now_s=now_s))
+        for prefix, own, compared in (
+            ("", False, "the replica and what other UEs saw, up to {} before"),
+            ("own ", True, "what it saw itself, up to {} before"),
+        ):
+            yield from _scene(prefix, boxes.of(own=own), compared)
+            yield from _patch(prefix, patches.of(own=own), compared)
         if self._anchors and now_s >= self._anchors[0][0] + ANCHOR_S:
             when_s, anchor = self._anchors[0]
             boxes = compare(sight, anchor, now_s=now_s)
-            yield from _box_scores(
-                "anchor ", boxes, f"the replica as of {when_s:.0f} s, seen up to {{}} before"
-            )
+            compared = f"the replica as of {when_s:.0f} s, seen up to {{}} before"
+            yield from _scene("anchor ", boxes, compared)
+            yield from _patch("anchor ", boxes, compared)
 
     def _late(self, arrival: Arrival) -> tuple[Evidence, ...]:
         """What comes after its time: its number was used, or it was seen before the last one was."""
@@ -353,14 +422,24 @@ class Monitor:
             sums.clear()  # what has been told counts no more, so that who has stopped gets out again
         return tuple(found)
 
-    def _stand(self, source: Side, evidence: tuple[Evidence, ...], now_s: float) -> Standing:
+    def _stand(
+        self, source: Side, evidence: tuple[Evidence, ...], now_s: float
+    ) -> dict[str, Any]:
+        """Trust a source or not, from now on.
+
+        Returns:
+            What has changed of what is desired of the UE: to be kept out, and why; or to be let in.
+        """
         standing = self._standing(source)
         if evidence:
             standing.agreed = 0
-            if standing.trusted:
-                standing.trusted = False
-                self._write(source, evidence, now_s)
-            return standing
+            if not standing.trusted:
+                return {}
+            standing.trusted = False
+            return {
+                "since_s": now_s, "kind": evidence[0].kind,
+                "evidence": [str(line) for line in evidence],
+            }  # fmt: skip
         if standing.agreed == 0:
             standing.agreed_since_s = now_s
         standing.agreed += 1
@@ -371,54 +450,54 @@ class Monitor:
             and now_s - standing.agreed_since_s >= enough.time_s
         ):
             standing.trusted = True
-            self._write(source, (), now_s)
-        return standing
-
-    def _write(self, source: Side, evidence: Sequence[Evidence], now_s: float) -> None:
-        """What is desired of the UE: to be kept out, and why; or to be let in again."""
-        state: dict[str, Any] = {
-            "status": "trusted",
-            "since_s": now_s,
-            "kind": None,
-            "evidence": None,
-        }
-        if evidence:
-            state |= {
-                "status": "quarantined", "kind": evidence[0].kind,
-                "evidence": [str(line) for line in evidence],
-            }  # fmt: skip
-        update = Update(id=_entity_of(source), kind="ue", desired={"monitor": state})
-        self._store.apply([update], now_s=now_s)
+            return {"since_s": now_s, "kind": None, "evidence": None}
+        return {}
 
     def _standing(self, source: Side) -> Standing:
         return self._standings.setdefault(source, Standing())
 
 
-def _link_scores(arrival: Arrival, expectation: Expectation) -> tuple[Score, ...]:
+def link_scores(arrival: Arrival, expectation: Expectation) -> Iterable[Score]:
+    """Statistics of the link that an arrival came over."""
     lost = (expectation.snr_db - arrival.snr_db) / expectation.snr_std_db
-    found = Score(
+    yield Score(
         test="snr", value=lost,
         compared=f"{arrival.snr_db:.1f} dB with {expectation.snr_db:.1f} +- {expectation.snr_std_db:.1f} "
         "dB as predicted",
     )  # fmt: skip
     if arrival.blocks == 0:
-        return (found,)
+        return
+    if arrival.noise_db is not None:
+        levels_db = np.sort(arrival.noise_db)
+        mean_db, noisiest = float(levels_db.mean()), math.ceil(NOISIEST * arrival.blocks)
+        yield Score(
+            test="noise", value=(mean_db - expectation.noise_db) / expectation.noise_std_db,
+            compared=f"{mean_db:.1f} dB over thermal noise with {expectation.noise_db:.1f} +- "
+            f"{expectation.noise_std_db:.1f} dB as expected",
+        )  # fmt: skip
+        yield Score(
+            test="pulses", value=float(levels_db[-noisiest:].mean() - np.median(levels_db)),
+            compared=f"dB of noise in the noisiest {noisiest} of {arrival.blocks} blocks with the middle one",
+        )  # fmt: skip
     bler, blocks = expectation.bler, arrival.blocks
     tail = sum(
         math.comb(blocks, n) * bler**n * (1 - bler) ** (blocks - n)
         for n in range(arrival.block_errors, blocks + 1)
     )
-    return found, Score(
+    yield Score(
         test="blocks", value=-math.log(max(tail, 1e-300)),
         compared=f"{arrival.block_errors} errors in {blocks} blocks with a share of {bler:.2f}",
     )  # fmt: skip
 
 
-def _box_scores(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
+def _scene(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
     for age, value in scene_scores(boxes).items():
         yield Score(
             test=f"{prefix}scene", age=age, value=value, compared=compared.format(age)
         )  # fmt: skip
+
+
+def _patch(prefix: str, boxes: Boxes, compared: str) -> Iterable[Score]:
     for age, (value, _, column) in patch_scores(boxes).items():
         yield Score(
             test=f"{prefix}patch", age=age, value=value, column=column,

@@ -48,6 +48,9 @@ class Place:
         origin_m: Where the panorama begins, metres eastwards.
         position_noise_m: Standard deviation of what UEs tell.
         snr_noise_db: Likewise.
+        noise_db: That stations hear over thermal noise while nobody attacks. It is given and not learned,
+            so that no jammer can teach it.
+        noise_std_db: By which it differs from arrival to arrival.
         bandwidth_hz: Of the carrier.
     """
 
@@ -58,6 +61,8 @@ class Place:
     origin_m: float = 0.0
     position_noise_m: float = 0.15
     snr_noise_db: float = 1.0
+    noise_db: float = 0.0
+    noise_std_db: float = 0.5
     bandwidth_hz: float = 1e6
 
     def expected_bler(self, snr_db: float) -> float:
@@ -239,6 +244,8 @@ class Network:
             found[Side.ue(ue + 1)] = Expectation(
                 snr_db=mean,
                 snr_std_db=deviation,
+                noise_db=place.noise_db,
+                noise_std_db=place.noise_std_db,
                 bler=BLER,
                 column=place.first_column(float(x_m[ue])),
                 column_std=0.5 + place.columns_per_m * off_m,

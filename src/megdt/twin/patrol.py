@@ -25,6 +25,8 @@ Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 _STEP = 4.0 / 127  # int8 seeds
 _STRIDE_COLUMNS = 1.5
 _BLER, _BLER_SAMPLES = 0.1, 50.0
+_NOISE_DB = 1.0
+_TAILS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,16 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Link:
+    """What the ES measures of the link that an arrival comes over; see `Arrival`."""
+
+    snr_db: float
+    expected_snr_db: float
+    noise_db: tuple[float, ...]
+    block_errors: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patrol:
     """Who walks where, and how.
 
@@ -58,6 +70,12 @@ class Patrol:
         camera_noise: Standard deviation in grey levels. Without any, a camera that stands still
             sends copies, which are what a replay is known by.
         snr_std_db: By which the SNR differs from what was predicted, with heavy tails.
+        noise_std_db: By which an arrival's noise level differs from what is expected, with heavy tails:
+            0.4 dB that the receiver's noise figure is not known to, 0.7 dB by which the interference of
+            neighbouring cells wanders.
+        slot_noise_db: By which the noise of one block differs from that of all: neighbours send or do
+            not. Of the estimate it would be 10 / ln 10 / sqrt(720) = 0.16 dB, from the elements of a slot
+            of 1 MHz.
         blocks: Transport blocks an arrival.
     """
 
@@ -69,12 +87,45 @@ class Patrol:
     start_s: float = 0.0
     camera_noise: float = 2.0
     snr_std_db: float = 2.0
+    noise_std_db: float = 0.8
+    slot_noise_db: float = 0.5
     blocks: int = 40
 
     def garden(self, time_s: float) -> Garden:
         """The garden at a time. [s]"""
         length_m = self.columns * VIEW_EXTENT_M / VIEW_COLUMNS
         return Garden(self.rng_seed, length_m=length_m).later(time_s / DAY_S)
+
+    def links(self) -> Iterator[tuple[Link, ...]]:
+        """Of every UE, round by round."""
+        rng = np.random.default_rng((self.rng_seed, 9))
+        means_db = rng.uniform(5, 25, self.ues)
+        # Both half gone after a round: shadowing, and what the neighbours send.
+        shadowing, level = rng.standard_normal((2, self.ues))
+        for _ in range(self.rounds):
+            draws = _heavy(rng, (2, self.ues))
+            shadowing, level = 0.5 * np.stack([shadowing, level]) + 0.75**0.5 * draws
+            slots_db = self.slot_noise_db * _heavy(rng, (self.ues, self.blocks))
+            noise_db = _NOISE_DB + self.noise_std_db * level[:, None] + slots_db
+            bler = rng.beta(_BLER * _BLER_SAMPLES, (1 - _BLER) * _BLER_SAMPLES, self.ues)
+            errors = rng.binomial(self.blocks, bler)
+            yield tuple(
+                Link(
+                    snr_db=float(means_db[ue] + self.snr_std_db * shadowing[ue]),
+                    expected_snr_db=float(means_db[ue]),
+                    noise_db=tuple(noise_db[ue].tolist()),
+                    block_errors=int(errors[ue]),
+                )
+                for ue in range(self.ues)
+            )
+
+    def expect(self, link: Link, column: float) -> Expectation:
+        """As a good twin would have it."""
+        return Expectation(
+            snr_db=link.expected_snr_db, snr_std_db=self.snr_std_db,
+            noise_db=_NOISE_DB, noise_std_db=self.noise_std_db,
+            bler=_BLER, column=column, column_std=_STRIDE_COLUMNS,
+        )  # fmt: skip
 
     def walk(self, encode: Encode) -> Iterator[Report]:
         """All reports in their order.
@@ -85,39 +136,35 @@ class Patrol:
         rng = np.random.default_rng((self.rng_seed, 7))
         last = self.columns - VIEW_COLUMNS
         at = np.linspace(0, last, self.ues)
-        means_db = rng.uniform(5, 25, self.ues)
-        shadowing = rng.standard_normal(self.ues)
-        for number in range(self.rounds):
+        for number, links in enumerate(self.links()):
             before = np.rint(at).astype(int)
             at = np.clip(at + _STRIDE_COLUMNS * rng.standard_normal(self.ues), 0, last)
             columns = np.rint(at).astype(int)
-            # Shadowing that is half gone after a round; Student's t with 6 degrees of freedom has
-            # a variance of 6 / 4.
-            draws = rng.standard_t(6, self.ues) / 1.5**0.5
-            shadowing = 0.5 * shadowing + 0.75**0.5 * draws
             start_s = self.start_s + number * self.interval_s
             picture = self.garden(start_s).panorama(VIEW_COLUMNS * FACTOR)
             latents = look(picture, columns, encode, rng, noise=self.camera_noise)
-            for ue in range(self.ues):
-                bler = rng.beta(_BLER * _BLER_SAMPLES, (1 - _BLER) * _BLER_SAMPLES)
+            for ue, link in enumerate(links):
                 yield Report(
                     arrival=Arrival(
                         source=Side.ue(ue + 1),
                         sequence=number,
                         observation=as_observation(latents[ue]),
                         first_column=int(columns[ue]),
-                        snr_db=float(means_db[ue] + self.snr_std_db * shadowing[ue]),
+                        snr_db=link.snr_db,
                         blocks=self.blocks,
-                        block_errors=int(rng.binomial(self.blocks, bler)),
+                        block_errors=link.block_errors,
+                        noise_db=link.noise_db,
                         arrived_s=start_s + ue * self.interval_s / self.ues,
                     ),
-                    expectation=Expectation(
-                        snr_db=float(means_db[ue]), snr_std_db=self.snr_std_db, bler=_BLER,
-                        column=float(before[ue]), column_std=_STRIDE_COLUMNS,
-                    ),
+                    expectation=self.expect(link, float(before[ue])),
                     round=number,
                     picture=picture,
                 )  # fmt: skip
+
+
+def _heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Of unit variance, with heavy tails: Student's t, whose own is tails / (tails - 2)."""
+    return rng.standard_t(_TAILS, shape) * ((_TAILS - 2) / _TAILS) ** 0.5
 
 
 def look(

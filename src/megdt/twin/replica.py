@@ -8,6 +8,7 @@ time can be read back and decoded.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,14 +92,25 @@ class Replica:
         """In latents."""
         return int(self.values.shape[2])
 
-    def ages_s(self, now_s: float) -> NDArray[np.float64]:
-        """How long ago each latent was seen; infinity where nobody has looked. [height, panorama]"""
-        ages: NDArray[np.float64] = np.maximum(now_s - self.seen_s, 0.0)
+    def believed_s(self, doubted: Collection[Side]) -> NDArray[np.float64]:
+        """When each latent was seen, by anybody but these sources. [height, panorama]"""
+        theirs = np.repeat([source in doubted for source in self.sources], TILE_COLUMNS)
+        seen_s: NDArray[np.float64] = np.where(theirs, NEVER, self.seen_s)
+        return seen_s
+
+    def ages_s(self, now_s: float, doubted: Collection[Side] = ()) -> NDArray[np.float64]:
+        """How long ago each latent was seen; infinity where nobody has looked. [height, panorama]
+
+        Args:
+            now_s: On the twin's clock.
+            doubted: Sources whose looking does not count.
+        """
+        ages: NDArray[np.float64] = np.maximum(now_s - self.believed_s(doubted), 0.0)
         return ages
 
-    def tile_ages_s(self, now_s: float) -> NDArray[np.float64]:
+    def tile_ages_s(self, now_s: float, doubted: Collection[Side] = ()) -> NDArray[np.float64]:
         """Mean age of each tile; infinity where some of it was never seen. [tiles]"""
-        tiles = self.ages_s(now_s).reshape(self.height, -1, TILE_COLUMNS)
+        tiles = self.ages_s(now_s, doubted).reshape(self.height, -1, TILE_COLUMNS)
         means: NDArray[np.float64] = tiles.mean((0, 2))
         return means
 
