@@ -376,6 +376,8 @@ class Monitor:
         found.sort(key=lambda e: ranks.index(e.test.partition(",")[0]))
         sums = self._standing(source).sums
         for group, added in surprises(limits, scores).items():
+            if group == "content" and not self.trusts(source):
+                continue  # it is not taken in, so one flower would be as unlikely each time
             sums[group] = max(0.0, sums.get(group, 0.0) + added - EXPECTED)
             limit = limits.sums[group]
             if sums[group] > limit:
