@@ -32,10 +32,10 @@ OUT = Path(__file__).parent.parent / "src" / "megdt" / "twin" / "monitor.json"
 
 PATROLS = (
     # interval in seconds, cameras, gardens, rounds
-    (120.0, 8, 12, 30),
-    (120.0, 3, 6, 30),
+    (120.0, 8, 8, 30),
+    (120.0, 3, 8, 30),
     (300.0, 8, 8, 30),
-    (300.0, 3, 24, 30),
+    (300.0, 3, 36, 30),
     (1_200.0, 8, 4, 20),
     (1_200.0, 3, 6, 20),
     (7_200.0, 8, 4, 10),
@@ -51,7 +51,7 @@ FIRST_GARDEN = 2_000_000
 
 ALARMS = {
     "elsewhere": 0.0005, "sameness": 0.0005, "scene": 0.0005, "own scene": 0.0005,
-    "anchor scene": 0.0005, "patch": 0.003, "own patch": 0.001, "anchor patch": 0.0005,
+    "anchor scene": 0.0005, "patch": 0.003, "own patch": 0.0005, "anchor patch": 0.0005,
     "position": 0.0005, "noise": 0.0005, "pulses": 0.0005, "snr": 0.0005, "blocks": 0.0005,
 }  # fmt: skip
 """Share of clean arrivals that each may call an attack."""
