@@ -244,6 +244,59 @@ def test_a_source_that_nobody_else_can_check_is_told_by_its_own_past() -> None:
     assert len(kinds) > 20
 
 
+def test_a_flower_where_one_looks_alone_is_told_once_and_believed_in_time() -> None:
+    scene = Scene()
+    scene.go_on(4, (UE1,))
+    scene.world[:, 8:16, 26:34] = (2 * scene.other[:, 8:16, 26:34]).clip(-3.9, 3.9)
+    kinds, trusted = [], []
+    for _ in range(30):
+        judged = scene.judge(scene.arrival(UE1))
+        kinds.append(judged.kind)
+        trusted.append(judged.trusted)
+    assert kinds[0] == "poisoned"
+    assert not any(kinds[1:])
+    assert not any(trusted[:5])
+    assert trusted[-1]
+    shown = scene.monitor.replica.values[:, 8:16, 26:34]
+    assert np.abs(shown - scene.world[:, 8:16, 26:34]).max() < 0.15
+
+
+def test_another_scene_is_not_believed_for_being_sent_again_and_again() -> None:
+    scene = Scene()
+    scene.go_on(4, (UE1,))
+    scene.world = scene.other
+    for _ in range(30):
+        judged = scene.judge(scene.arrival(UE1))
+        assert judged.kind == "forged"
+        assert not judged.trusted
+
+
+def test_what_one_sees_alone_has_limits_of_its_own(scene: Scene) -> None:
+    def tests_of(arrival: Arrival) -> set[str]:
+        scores = scene.judge(arrival).scores
+        return {s.test for s in scores if "patch" in s.test or "scene" in s.test}
+
+    assert tests_of(scene.arrival(UE1)) == {"scene", "patch"}
+    alone = Scene()
+    alone.go_on(1, (UE1,))
+    scene = alone
+    assert tests_of(scene.arrival(UE1)) == {"own scene", "own patch"}
+
+
+def test_scores_that_clean_arrivals_share_surprise_nobody() -> None:
+    shared = [1.0] * (len(LEVELS) - 2) + [2.0, 3.0]
+    limits = Limits(scores={"snr": shared}, counts={"snr": 10_000}, alarms={}, sums={})
+    assert limits.surprise(Score(test="snr", value=1.0, compared="")) == 0
+    above = limits.surprise(Score(test="snr", value=2.0, compared=""))
+    assert above == pytest.approx(-np.log(LEVELS[-2]))
+
+
+def test_who_does_not_tell_its_noise_is_judged_by_the_rest(scene: Scene) -> None:
+    judged = scene.judge(replace(scene.arrival(UE1), noise_db=None))
+    assert not judged.evidence
+    assert {"noise", "pulses"}.isdisjoint(s.test for s in judged.scores)
+
+
 def test_what_cannot_be_is_told(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="41 block errors in 40 blocks"):
         replace(scene.arrival(UE1), block_errors=41)
