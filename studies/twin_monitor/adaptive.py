@@ -12,9 +12,10 @@ from attacks import OTHER_GARDEN, with_values
 from megdt.models.bundle import Bundle
 from megdt.models.quality import perceptual_distance
 from megdt.records import Side
+from megdt.twin.arrival import Arrival, Expectation
 from megdt.twin.disagreement import Sight
 from megdt.twin.evidence import Limits, bundled_limits, surprises
-from megdt.twin.monitor import EXPECTED, Arrival, Expectation, Monitor, Quarantine
+from megdt.twin.monitor import EXPECTED, Monitor, Quarantine
 from megdt.twin.patrol import DAY_S, Patrol, Report, look
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store

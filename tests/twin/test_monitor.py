@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from megdt.errors import MeasurementError, TwinError
 from megdt.models.bundle import Bundle
 from megdt.records import Side
+from megdt.twin.arrival import Arrival, Expectation
 from megdt.twin.evidence import LEVELS, SUMS, TESTS, Limits, Score, bundled_limits
-from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine
+from megdt.twin.monitor import Judgement, Monitor, Quarantine
 from megdt.twin.patrol import Patrol, as_observation
 from megdt.twin.replica import Replica
 from megdt.twin.store import Store, open_store

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from megdt.errors import TwinError
 from megdt.mechanisms.panorama import VIEW_COLUMNS
 from megdt.records import Side
+from megdt.twin.arrival import Expectation
 from megdt.twin.mobility import Motion, Tracker
-from megdt.twin.monitor import Expectation
 from megdt.twin.prediction import HORIZONS_S, SnrForecast, SnrPredictor
 from megdt.twin.radio_map import Law, RadioMap
 from megdt.twin.validation import Coverage, DriftAlarm, coverage

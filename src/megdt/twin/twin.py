@@ -19,11 +19,12 @@ from megdt.mechanisms.panorama import VIEW_COLUMNS, Camera, Panorama
 from megdt.mechanisms.stages import Models
 from megdt.models import LATENT_CHANNELS
 from megdt.records import Side
+from megdt.twin.arrival import Arrival, Expectation, sight_of
 from megdt.twin.content import predict_change
 from megdt.twin.entities import Entity, Update
 from megdt.twin.evidence import bundled_limits
 from megdt.twin.maintenance import Refresh, plan_views
-from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine, sight_of
+from megdt.twin.monitor import Judgement, Monitor, Quarantine
 from megdt.twin.network import Beacon, Network, Place, Prediction
 from megdt.twin.objects import Namer, name_objects
 from megdt.twin.planner import Ask, Decision, Planner
