@@ -158,12 +158,16 @@ def compare_with_others(
 
 
 def agree(boxes: Boxes, earlier: Boxes) -> Boxes:
-    """Take what a UE has seen itself shortly before, where nobody else looks and it fits that better."""
-    take = boxes.own & (earlier.bins <= boxes.bins) & (earlier.squared < boxes.squared)
+    """Take what a UE in quarantine has seen itself, where nobody else has looked as lately and it fits
+    better: what the replica would have by now, had it been believed.
+    """
+    lately = boxes.own | (earlier.bins < boxes.bins)
+    take = lately & (earlier.bins <= boxes.bins) & (earlier.squared < boxes.squared)
     return replace(
         boxes,
         squared=np.where(take, earlier.squared, boxes.squared),
         age_s=np.where(take, earlier.age_s, boxes.age_s),
+        own=boxes.own | take,
     )
 
 
