@@ -262,6 +262,25 @@ def test_a_flower_where_one_looks_alone_is_told_once_and_believed_in_time() -> N
     assert np.abs(shown - scene.world[:, 8:16, 26:34]).max() < 0.15
 
 
+def test_what_others_saw_long_ago_gives_way_to_what_it_saw_itself() -> None:
+    scene = Scene()
+    scene.go_on(2)
+    scene.now_s += 1_200  # the others have left
+    scene.world[:, 8:16, 26:34] = scene.other[:, 8:16, 26:34]
+    assert scene.judge(scene.arrival(UE1)).kind == "poisoned"
+    scene.go_on(10, (UE1,))
+
+
+def test_links_of_a_patrol_are_as_noisy_as_they_say() -> None:
+    patrol = Patrol(rng_seed=5, rounds=200)
+    levels = np.array([[link.noise_db for link in links] for links in patrol.links()])
+    means = levels.mean(2)
+    expected = patrol.expect(next(patrol.links())[0], 0.0)
+    assert means.mean() == pytest.approx(expected.noise_db, abs=0.1)
+    assert means.std() == pytest.approx(expected.noise_std_db, rel=0.1)
+    assert (levels - means[..., None]).std() == pytest.approx(patrol.slot_noise_db, rel=0.1)
+
+
 def test_another_scene_is_not_believed_for_being_sent_again_and_again() -> None:
     scene = Scene()
     scene.go_on(4, (UE1,))
