@@ -12,15 +12,17 @@ from attacks import OTHER_GARDEN, with_values
 from megdt.models.bundle import Bundle
 from megdt.models.quality import perceptual_distance
 from megdt.records import Side
+from megdt.twin.arrival import Arrival, Expectation
 from megdt.twin.disagreement import Sight
-from megdt.twin.evidence import LEVELS, Limits, bundled_limits, surprises
-from megdt.twin.monitor import EXPECTED, Arrival, Expectation, Monitor, Quarantine
+from megdt.twin.evidence import Limits, bundled_limits, surprises
+from megdt.twin.monitor import EXPECTED, Monitor, Quarantine
 from megdt.twin.patrol import DAY_S, Patrol, Report, look
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
 from megdt.twin.validation import Validity, assess_replica
 
 HALVINGS = 6
+PATCH = 8
 
 
 def passes(monitor: Monitor, limits: Limits, arrival: Arrival, expectation: Expectation) -> bool:
@@ -89,6 +91,8 @@ class Stage:
                     target = self.targets[report.round]
                     if attack == "plain":
                         arrival = with_values(arrival, target)
+                    elif attack == "patch":
+                        arrival = self.patch(arrival, target)
                     else:
                         arrival = push(monitor, bundled_limits(), report, target)
                 judged = monitor.judge(arrival, report.expectation)
@@ -96,6 +100,7 @@ class Stage:
                     flagged += arrival.source == self.side
                     honest += arrival.source != self.side
             shown = monitor.replica.picture(bundle)
+            patched = self.shows_patch(monitor.replica)
             validity = self.validate(monitor.replica, bundle)
         last = [r for r in self.reports if r.arrival.source == self.side][-1]
         left = 8 * last.arrival.first_column
@@ -104,9 +109,32 @@ class Stage:
         world, target_distance = perceptual_distance(np.stack([shown[:, window]] * 2), pictures)
         return {
             "distance_to_world": float(world), "distance_to_target": float(target_distance),
+            "shows_patch": float(patched),
             "flagged": float(flagged), "honest_flagged": float(honest),
             "twin_says_wrong": float(validity.verdict == "wrong"),
         }  # fmt: skip
+
+    @property
+    def begun(self) -> Report:
+        """Its first report as an attacker."""
+        return next(r for r in self.reports if self.acts(r))
+
+    def patch(self, arrival: Arrival, target: np.ndarray[Any, Any]) -> Arrival:
+        """A square of the other scene, at one place however it moves."""
+        left = self.begun.arrival.first_column + 12 - arrival.first_column
+        part = (slice(None), slice(12, 12 + PATCH), slice(max(left, 0), max(left + PATCH, 0)))
+        values = arrival.observation.values.copy()
+        values[part] = target[part]
+        return with_values(arrival, values)
+
+    def shows_patch(self, replica: Replica) -> bool:
+        """Whether the replica is nearer to the other scene there than to the world."""
+        left = self.begun.arrival.first_column + 12
+        rows, inside = slice(12, 12 + PATCH), slice(12, 12 + PATCH)
+        shown = replica.values[:, rows, left : left + PATCH]
+        world = self.begun.arrival.observation.values[:, rows, inside]
+        other = self.targets[self.begun.round][:, rows, inside]
+        return bool(np.mean((shown - other) ** 2) < np.mean((shown - world) ** 2))
 
     def validate(self, replica: Replica, bundle: Bundle) -> Validity:
         """The twin's verdict, had somebody trusted looked where the attacker does."""
@@ -130,6 +158,7 @@ def measure_adaptive(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[s
         ("another scene at once, no monitor", "plain", None),
         ("another scene at once", "plain", limits),
         ("as far as it goes unnoticed", "adaptive", limits),
+        ("a patch of 8 x 8 that stays", "patch", limits),
     )
     rounds = settings["adaptive_rounds"]
     for place, ues in (("seen by others too", 8), ("seen by it alone", 3)):
@@ -157,17 +186,4 @@ def measure_adaptive(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[s
                 }
             )  # fmt: skip
             print(f"adaptive: {place}, {name}: {means}", flush=True)
-    return [*rows, *jam_unnoticed(limits)]
-
-
-def jam_unnoticed(limits: Limits) -> list[dict[str, Any]]:
-    """What a jammer that knows the detector can take: until the sum would grow at each arrival."""
-    # Two statistics of the link are looked at, so each may be less likely than EXPECTED by that.
-    allowed = EXPECTED + np.log(2)
-    lost = float(np.interp(allowed, -np.log(LEVELS), limits.scores["snr"]))
-    return [
-        {
-            "place": "link", "attack": "jammed as far as it goes unnoticed",
-            "lost_in_standard_deviations": round(lost, 3),
-        }
-    ]  # fmt: skip
+    return rows

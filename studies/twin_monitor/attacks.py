@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.records import Side
-from megdt.twin.monitor import Arrival
+from megdt.twin.arrival import Arrival
 from megdt.twin.patrol import DAY_S, Encode, Patrol, Report, look, quantise
 
 Latents = NDArray[np.float32]

@@ -12,8 +12,9 @@ import numpy as np
 from attacks import Attack, jam, pulse
 
 from megdt.records import Side
+from megdt.twin.arrival import Arrival, link_scores
 from megdt.twin.evidence import LEVELS, Limits, Score, bundled_limits, surprises
-from megdt.twin.monitor import EXPECTED, Arrival, link_scores
+from megdt.twin.monitor import EXPECTED
 from megdt.twin.patrol import Patrol, as_observation
 
 _NOTHING = as_observation(np.zeros((4, 32, 32), np.float32))

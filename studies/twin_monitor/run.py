@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from adaptive import measure_adaptive
 from attacks import Attack, Attacker, list_attacks
+from jamming import jam_unnoticed, measure_jamming
 
 from megdt import __version__
 from megdt.models.bundle import Bundle
 from megdt.records import Side
 from megdt.twin.disagreement import Sight
 from megdt.twin.evidence import bundled_limits
-from megdt.twin.monitor import Monitor, Quarantine
+from megdt.twin.monitor import Judgement, Monitor, Quarantine
 from megdt.twin.patrol import DAY_S, Patrol, Report
 from megdt.twin.replica import Replica
 from megdt.twin.store import open_store
@@ -43,8 +44,8 @@ HERE = Path(__file__).parent
 def patrol_of(garden: int, settings: Mapping[str, Any], interval_s: float, **other: Any) -> Patrol:
     """A held-out one."""
     return Patrol(
-        rng_seed=settings["first_garden"] + garden, rounds=settings["rounds"], interval_s=interval_s,
-        start_s=settings["start_days"] * DAY_S, **other,
+        rng_seed=settings["first_garden"] + garden, interval_s=interval_s,
+        start_s=settings["start_days"] * DAY_S, **{"rounds": settings["rounds"], **other},
     )  # fmt: skip
 
 
@@ -58,9 +59,9 @@ def wilson(hits: int, count: int) -> list[float]:
 
 def judge(
     reports: Sequence[Report], attack: Attack | None = None, attacker: Attacker | None = None
-) -> list[tuple[Report, str | None]]:
-    """Every report, and what its arrival was taken for."""
-    found: list[tuple[Report, str | None]] = []
+) -> list[tuple[Report, Judgement]]:
+    """Every report, and what became of its arrival."""
+    found: list[tuple[Report, Judgement]] = []
     with open_store() as store:
         monitor = Monitor(
             Replica.blank(32, 96), store, limits=bundled_limits(), quarantine=Quarantine()
@@ -69,7 +70,7 @@ def judge(
             arrival = report.arrival
             if attack is not None and attacker is not None and attacker.acts(report):
                 arrival = attack.change(arrival, attacker)
-            found.append((report, monitor.judge(arrival, report.expectation).kind))
+            found.append((report, monitor.judge(arrival, report.expectation)))
     return found
 
 
@@ -83,7 +84,7 @@ def measure_clean(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[str,
         arrivals = alarmed_runs = 0
         for garden in range(gardens):
             patrol = patrol_of(1000 + garden, settings, interval_s)
-            judged = [kind for _, kind in judge(list(patrol.walk(bundle.encode)))]
+            judged = [j.kind for _, j in judge(list(patrol.walk(bundle.encode)))]
             arrivals += len(judged)
             alarmed_runs += any(judged)
             for kind in filter(None, judged):
@@ -100,8 +101,40 @@ def measure_clean(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[str,
     return rows
 
 
+def measure_long(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[str, Any]]:
+    """False alarms of long runs where nobody attacks: seen by others too, and by one camera alone."""
+    rows = []
+    for cameras, gardens in settings["long_gardens"].items():
+        kinds: dict[str, int] = {}
+        arrivals = alarms = kept_out = alarmed_runs = 0
+        for garden in range(gardens):
+            patrol = patrol_of(
+                3000 + garden, settings, settings["adaptive_interval_s"], ues=int(cameras),
+                rounds=settings["long_rounds"],
+            )  # fmt: skip
+            judged = judge(list(patrol.walk(bundle.encode)))
+            flagged = [j.kind for _, j in judged if j.kind is not None]
+            arrivals, alarms = arrivals + len(judged), alarms + len(flagged)
+            kept_out += sum(not j.trusted for _, j in judged)
+            alarmed_runs += bool(flagged)
+            for kind in flagged:
+                kinds[kind] = kinds.get(kind, 0) + 1
+        rows.append(
+            {
+                "place": "seen by others too" if cameras == "8" else "seen by it alone",
+                "cameras": int(cameras), "interval_s": settings["adaptive_interval_s"],
+                "arrivals": arrivals, "false_alarms": alarms, "share": round(alarms / arrivals, 4),
+                "share_95": wilson(alarms, arrivals), "kept_out": round(kept_out / arrivals, 4),
+                "by_kind": kinds, "runs": gardens, "runs_with_one": alarmed_runs,
+            }
+        )  # fmt: skip
+        print(f"clean with {cameras} cameras: {alarms} false alarms in {arrivals}", flush=True)
+    return rows
+
+
 def measure_attacks(
-    settings: Mapping[str, Any], bundle: Bundle, interval_s: float, gardens: int, kinds: Sequence[str]
+    settings: Mapping[str, Any], bundle: Bundle, interval_s: float, gardens: int,
+    kinds: Sequence[str], **other: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """What is found of each attack."""
     attacks = [a for a in list_attacks(settings) if a.kind in kinds]
@@ -114,14 +147,14 @@ def measure_attacks(
         for a in attacks
     }  # fmt: skip
     for garden in range(gardens):
-        patrol = patrol_of(garden, settings, interval_s)
+        patrol = patrol_of(garden, settings, interval_s, **other)
         reports = list(patrol.walk(bundle.encode))
         for number in range(settings["attackers"]):
             side = Side.ue(1 + (3 * number + garden) % patrol.ues)
             attacker = Attacker.prepare(patrol, reports, side, settings, bundle.encode)
             for attack in attacks:
                 row = rows[attack.name]
-                judged = judge(reports, attack, attacker)
+                judged = [(r, j.kind) for r, j in judge(reports, attack, attacker)]
                 attacked = [kind for report, kind in judged if attacker.acts(report)]
                 honest = [
                     kind for report, kind in judged
@@ -217,14 +250,6 @@ def list_claims(results: Mapping[str, Any]) -> list[dict[str, str]]:
     found, runs = (sum(r[k] for r in attacks) for k in ("found", "runs"))
     alarms, arrivals = (sum(r[k] for r in clean) for k in ("false_alarms", "arrivals"))
     missed = [f"{r['attack']} {r['found']}/{r['runs']}" for r in attacks if r["found"] < r["runs"]]
-    longer = {
-        r["place"]: (
-            r["runs"] * (r["flagged"] + r["honest_flagged"]),
-            r["runs"] * (r["arrivals"] + r["honest_arrivals"]),
-        )
-        for r in results["adaptive"]
-        if r["attack"] == "nobody attacks"
-    }
     return [
         {
             "claim": "95 % of attacks are found",
@@ -238,11 +263,11 @@ def list_claims(results: Mapping[str, Any]) -> list[dict[str, str]]:
         },
         *(
             {
-                "claim": f"the same over thirty rounds, five minutes apart, what is {place}",
-                "verdict": "met" if flagged <= 0.01 * count else "missed",
-                "found": f"{flagged:.0f} of {count} arrivals ({flagged / count:.1%})",
+                "claim": f"the same over thirty rounds, five minutes apart, what is {r['place']}",
+                "verdict": "met" if r["false_alarms"] <= 0.01 * r["arrivals"] else "missed",
+                "found": f"{r['false_alarms']} of {r['arrivals']} arrivals ({r['share']:.2%})",
             }
-            for place, (flagged, count) in longer.items()
+            for r in results["clean_long"]
         ),
     ]
 
@@ -265,6 +290,7 @@ def main() -> None:
         "bundle_sha256": bundle.checksum,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, megdt {__version__}",
         "clean": measure_clean(settings, bundle),
+        "clean_long": measure_long(settings, bundle),
         "attacks": measure_attacks(settings, bundle, 120, settings["attacked_gardens"], everything),
         "attacks_on_an_older_twin": [
             row
@@ -273,6 +299,16 @@ def main() -> None:
                 settings, bundle, interval_s, settings["late_gardens"], ("forged", "poisoned")
             )
         ],
+        "attacks_where_nobody_else_looks": measure_attacks(
+            settings | {"attackers": 1},
+            bundle,
+            settings["adaptive_interval_s"],
+            settings["lone_gardens"],
+            ("forged", "poisoned"),
+            ues=3,
+        ),
+        "weak_jamming": measure_jamming(settings),
+        "jammer_unnoticed": jam_unnoticed(Patrol(rng_seed=0)),
         "adaptive": measure_adaptive(settings, bundle),
         "staleness": measure_staleness(settings, bundle),
         "snr": measure_snr(settings),

@@ -137,6 +137,23 @@ def test_a_forger_is_found_and_kept_out() -> None:
     assert twin.store.get("ue/2").desired["monitor"]["status"] == "quarantined"
 
 
+def test_a_jammer_is_told_by_the_noise_that_its_link_has() -> None:
+    _, site, twin = start(
+        "requests.each_round=0", "attack.kind=jammed", "attack.ue=2", "attack.from_round=1"
+    )
+    kinds = []
+    for _ in range(2):
+        site.tick()
+        for beacon in site.beacons():
+            twin.listen(beacon, now_s=site.now_s)
+        upload = site.upload(Side.ue(2))
+        assert upload.arrival is not None
+        assert upload.arrival.noise_db is not None
+        kinds.append([e.test for e in twin.judge(upload.arrival, now_s=site.now_s).evidence])
+    assert kinds[0] == []
+    assert "noise" in kinds[1]
+
+
 def test_a_station_that_is_out_of_order_is_not_sent_from() -> None:
     scenario, site, twin = start("radio.outage=1", "twin.refresh_bits=0")
     found = run_round(twin, site, refresh_bits=scenario.twin.refresh_bits)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from megdt.errors import MeasurementError, TwinError
 from megdt.models.bundle import Bundle
 from megdt.records import Side
+from megdt.twin.arrival import Arrival, Expectation
 from megdt.twin.evidence import LEVELS, SUMS, TESTS, Limits, Score, bundled_limits
-from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine
+from megdt.twin.monitor import Judgement, Monitor, Quarantine
 from megdt.twin.patrol import Patrol, as_observation
 from megdt.twin.replica import Replica
 from megdt.twin.store import Store, open_store
@@ -88,7 +89,9 @@ def test_what_honest_ues_send_goes_into_the_replica(scene: Scene) -> None:
     replica = scene.monitor.replica
     assert np.abs(replica.values[:, :, 20:44] - scene.world[:, :, 20:44]).max() < 0.15
     assert all(scene.monitor.trusts(side) for side in (UE1, UE2, UE3))
-    assert scene.store.entities("ue") == []
+    told = [ue.desired["monitor"] for ue in scene.store.entities("ue")]
+    assert [state["status"] for state in told] == ["trusted"] * 3
+    assert not any("evidence" in state for state in told)
 
 
 def faded(scene: Scene) -> Arrival:
@@ -190,9 +193,10 @@ def test_quarantine_lasts_until_the_source_has_agreed_for_so_long(scene: Scene) 
     while not scene.monitor.trusts(UE1):
         scene.go_on(1)
     assert scene.now_s >= ended_s + 600
-    assert scene.store.get("ue/1").desired["monitor"] == {
-        "status": "trusted", "since_s": pytest.approx(scene.now_s, abs=90),
-    }  # fmt: skip
+    told = scene.store.get("ue/1").desired["monitor"]
+    assert told["status"] == "trusted"
+    assert told["since_s"] == pytest.approx(scene.now_s, abs=90)
+    assert not {"kind", "evidence"} & told.keys()
 
 
 def test_a_monitor_that_is_opened_again_keeps_the_quarantine(scene: Scene) -> None:
@@ -200,6 +204,17 @@ def test_a_monitor_that_is_opened_again_keeps_the_quarantine(scene: Scene) -> No
     again = Scene(scene.store)
     assert not again.monitor.trusts(UE1)
     assert again.monitor.trusts(UE2)
+    assert again.monitor.doubted == {UE1}
+    for side in (UE1, UE2, UE3):
+        assert again.monitor._standing(side).tell() == scene.monitor._standing(side).tell()
+
+
+def test_a_message_is_known_again_by_a_monitor_that_was_opened_again(scene: Scene) -> None:
+    message = scene.arrival(UE2)
+    assert not scene.judge(message).evidence
+    again = Scene(scene.store)
+    (first, *_) = again.judge(message).evidence
+    assert first.test == "sequence"
 
 
 def test_staying_just_below_each_limit_adds_up(scene: Scene) -> None:
@@ -242,6 +257,78 @@ def test_a_source_that_nobody_else_can_check_is_told_by_its_own_past() -> None:
         scene.now_s += 60
     assert kinds[-1] == "forged"
     assert len(kinds) > 20
+
+
+def test_a_flower_where_one_looks_alone_is_told_once_and_believed_in_time() -> None:
+    scene = Scene()
+    scene.go_on(4, (UE1,))
+    scene.world[:, 8:16, 26:34] = (2 * scene.other[:, 8:16, 26:34]).clip(-3.9, 3.9)
+    kinds, trusted = [], []
+    for _ in range(30):
+        judged = scene.judge(scene.arrival(UE1))
+        kinds.append(judged.kind)
+        trusted.append(judged.trusted)
+    assert kinds[0] == "poisoned"
+    assert not any(kinds[1:])
+    assert not any(trusted[:5])
+    assert trusted[-1]
+    shown = scene.monitor.replica.values[:, 8:16, 26:34]
+    assert np.abs(shown - scene.world[:, 8:16, 26:34]).max() < 0.15
+
+
+def test_what_others_saw_long_ago_gives_way_to_what_it_saw_itself() -> None:
+    scene = Scene()
+    scene.go_on(2)
+    scene.now_s += 1_200  # the others have left
+    scene.world[:, 8:16, 26:34] = scene.other[:, 8:16, 26:34]
+    assert scene.judge(scene.arrival(UE1)).kind == "poisoned"
+    scene.go_on(10, (UE1,))
+
+
+def test_links_of_a_patrol_are_as_noisy_as_they_say() -> None:
+    patrol = Patrol(rng_seed=5, rounds=200)
+    levels = np.array([[link.noise_db for link in links] for links in patrol.links()])
+    means = levels.mean(2)
+    expected = patrol.expect(next(patrol.links())[0], 0.0)
+    assert means.mean() == pytest.approx(expected.noise_db, abs=0.1)
+    assert means.std() == pytest.approx(expected.noise_std_db, rel=0.1)
+    assert (levels - means[..., None]).std() == pytest.approx(patrol.slot_noise_db, rel=0.1)
+
+
+def test_another_scene_is_not_believed_for_being_sent_again_and_again() -> None:
+    scene = Scene()
+    scene.go_on(4, (UE1,))
+    scene.world = scene.other
+    for _ in range(30):
+        judged = scene.judge(scene.arrival(UE1))
+        assert judged.kind == "forged"
+        assert not judged.trusted
+
+
+def test_what_one_sees_alone_has_limits_of_its_own(scene: Scene) -> None:
+    def tests_of(arrival: Arrival) -> set[str]:
+        scores = scene.judge(arrival).scores
+        return {s.test for s in scores if "patch" in s.test or "scene" in s.test}
+
+    assert tests_of(scene.arrival(UE1)) == {"scene", "patch"}
+    alone = Scene()
+    alone.go_on(1, (UE1,))
+    scene = alone
+    assert tests_of(scene.arrival(UE1)) == {"own scene", "own patch"}
+
+
+def test_scores_that_clean_arrivals_share_surprise_nobody() -> None:
+    shared = [1.0] * (len(LEVELS) - 2) + [2.0, 3.0]
+    limits = Limits(scores={"snr": shared}, counts={"snr": 10_000}, alarms={}, sums={})
+    assert limits.surprise(Score(test="snr", value=1.0, compared="")) == 0
+    above = limits.surprise(Score(test="snr", value=2.0, compared=""))
+    assert above == pytest.approx(-np.log(LEVELS[-2]))
+
+
+def test_who_does_not_tell_its_noise_is_judged_by_the_rest(scene: Scene) -> None:
+    judged = scene.judge(replace(scene.arrival(UE1), noise_db=None))
+    assert not judged.evidence
+    assert {"noise", "pulses"}.isdisjoint(s.test for s in judged.scores)
 
 
 def test_what_cannot_be_is_told(scene: Scene, tmp_path: Path) -> None:
@@ -296,3 +383,15 @@ def test_real_views_agree_and_another_gardens_do_not(bundle: Bundle) -> None:
             report.arrival, sequence=9, observation=alien.observation, arrived_s=400.0
         )  # fmt: skip
         assert monitor.judge(lie, report.expectation).kind == "forged"
+
+
+def test_what_a_liar_has_put_where_nobody_had_looked_frames_nobody_once_it_is_found() -> None:
+    scene = Scene()
+    other = np.roll(scene.world, 40, 2)
+    first = scene.arrival(UE1, values=scene.see(16, other))
+    assert not scene.judge(first).evidence  # nobody knows better
+    assert scene.judge(first).kind == "replayed"
+    for _ in range(2):
+        honest = scene.judge(scene.arrival(UE2))
+        assert not honest.evidence, [str(e) for e in honest.evidence]
+    assert np.abs(scene.monitor.replica.values[:, :, 20:44] - scene.world[:, :, 20:44]).max() < 0.15

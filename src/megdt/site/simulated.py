@@ -21,8 +21,8 @@ from megdt.scenario import Scenario, parse_scenario
 from megdt.scenario.twin import TwinScenario
 from megdt.site.radio import make_ground
 from megdt.site.scenery import VIEW_PX, GardenScenery, make_scenery
+from megdt.twin.arrival import Arrival
 from megdt.twin.loop import Served, Upload, Wish
-from megdt.twin.monitor import Arrival
 from megdt.twin.network import Beacon, Place
 from megdt.twin.outlook import Equipment
 from megdt.twin.patrol import as_observation

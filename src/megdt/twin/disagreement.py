@@ -155,7 +155,7 @@ def compare_with_others(
             continue
         boxes = compare(sight, other, now_s=now_s)
         leads = may_lead & ((boxes.bins < bins) | ((boxes.bins == bins) & own))
-        agrees = (boxes.bins <= bins) & (boxes.squared < squared)
+        agrees = (boxes.bins <= bins) & (boxes.squared < squared) & np.isfinite(squared)
         take = np.isfinite(boxes.squared) & (leads | agrees)
         squared, age = np.where(take, boxes.squared, squared), np.where(take, boxes.age_s, age)
         bins, own = np.where(take, boxes.bins, bins), own & ~take
@@ -163,12 +163,16 @@ def compare_with_others(
 
 
 def agree(boxes: Boxes, earlier: Boxes) -> Boxes:
-    """Take what a UE has seen itself shortly before, where nobody else looks and it fits that better."""
-    take = boxes.own & (earlier.bins <= boxes.bins) & (earlier.squared < boxes.squared)
+    """Take what a UE in quarantine has seen itself, where nobody else has looked as lately and it fits
+    better: what the replica would have by now, had it been believed.
+    """
+    lately = boxes.own | (earlier.bins < boxes.bins)
+    take = lately & (earlier.bins <= boxes.bins) & (earlier.squared < boxes.squared)
     return replace(
         boxes,
         squared=np.where(take, earlier.squared, boxes.squared),
         age_s=np.where(take, earlier.age_s, boxes.age_s),
+        own=boxes.own | take,
     )
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from megdt.records import Outcome, Request, Side
+from megdt.twin.arrival import Arrival
 from megdt.twin.entities import Update
 from megdt.twin.maintenance import Refresh
-from megdt.twin.monitor import Arrival, Judgement
+from megdt.twin.monitor import Judgement
 from megdt.twin.network import Beacon, Place, Prediction
 from megdt.twin.outlook import Equipment
 from megdt.twin.planner import Ask, Decision

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -163,6 +163,7 @@ def plan_views(
     budget: float,
     cost: Cost,
     novelty: Novelty,
+    doubted: Collection[Side] = (),
 ) -> tuple[Refresh, ...]:
     """Ask for whole views, as `ue_to_es` sends them: that which gains most for its cost first.
 
@@ -173,12 +174,13 @@ def plan_views(
         budget: For all of them together, in the unit of `cost`.
         cost: Of so many columns from a UE.
         novelty: Of an age; what was never seen counts 1.
+        doubted: Sources whose looking does not count.
 
     Raises:
         TwinError: If the panorama is not the replica's.
     """
     _check(replica, panorama)
-    worth = _worth(replica.ages_s(now_s), novelty).mean(0)
+    worth = _worth(replica.ages_s(now_s, doubted), novelty).mean(0)
     waiting = list(panorama.cameras)
     asked, left = [], budget
     while waiting:

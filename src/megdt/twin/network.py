@@ -16,8 +16,8 @@ from megdt.link.adaptation import LinkAdaptation, first_error_rate
 from megdt.link.grid import Grid
 from megdt.mechanisms.panorama import VIEW_COLUMNS
 from megdt.records import Side
+from megdt.twin.arrival import Expectation
 from megdt.twin.mobility import Motion, Tracker, check_positions
-from megdt.twin.monitor import Expectation
 from megdt.twin.prediction import HORIZONS_S, SnrForecast, SnrPredictor
 from megdt.twin.radio_map import Law, RadioMap, check_snrs
 from megdt.twin.validation import Coverage, DriftAlarm, coverage

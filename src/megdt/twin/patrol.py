@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from megdt.mechanisms.panorama import EDGE_COLUMNS, EDGE_CONFIDENCE, VIEW_COLUMNS
 from megdt.models import FACTOR
 from megdt.records import Feature, Side
-from megdt.twin.monitor import Arrival, Expectation
+from megdt.twin.arrival import Arrival, Expectation
 from megdt.worlds.garden import Garden
 from megdt.worlds.scene import VIEW_EXTENT_M
 
@@ -164,7 +164,8 @@ class Patrol:
 
 def _heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Of unit variance, with heavy tails: Student's t, whose own is tails / (tails - 2)."""
-    return rng.standard_t(_TAILS, shape) * ((_TAILS - 2) / _TAILS) ** 0.5
+    draws: NDArray[np.float64] = rng.standard_t(_TAILS, shape) * ((_TAILS - 2) / _TAILS) ** 0.5
+    return draws
 
 
 def look(

@@ -21,12 +21,13 @@ from megdt.mechanisms.panorama import VIEW_COLUMNS, Camera, Panorama
 from megdt.mechanisms.stages import Models
 from megdt.models import LATENT_CHANNELS
 from megdt.records import Request, Side
+from megdt.twin.arrival import Arrival, Expectation, sight_of
 from megdt.twin.content import predict_change
 from megdt.twin.entities import Entity, Update
 from megdt.twin.evidence import bundled_limits
 from megdt.twin.hardness import foresee
 from megdt.twin.maintenance import Refresh, plan_views
-from megdt.twin.monitor import Arrival, Expectation, Judgement, Monitor, Quarantine, sight_of
+from megdt.twin.monitor import Judgement, Monitor, Quarantine
 from megdt.twin.network import Beacon, Network, Place, Prediction
 from megdt.twin.objects import Namer, name_objects
 from megdt.twin.planner import Ask, Decision, Planner
@@ -202,6 +203,7 @@ class Twin:
                 budget=budget_bits - (VIEW_BITS if heard else 0),
                 cost=lambda side, columns: VIEW_BITS * columns / VIEW_COLUMNS,
                 novelty=lambda age_s: predict_change(age_s / _DAY_S).mean,
+                doubted=self.monitor.doubted,
             )
             if trusted
             else ()
@@ -223,7 +225,9 @@ class Twin:
         checks = [sight_of(a) for a in arrivals if self.monitor.trusts(a.source)]
         coverage = network.coverage
         found = Assessment(
-            replica=assess_replica(self.replica, now_s=now_s, spot_checks=checks),
+            replica=assess_replica(
+                self.replica, now_s=now_s, spot_checks=checks, doubted=self.monitor.doubted
+            ),
             predictions=assess_predictions(
                 silence_s=now_s - network.time_s,
                 coverages={} if coverage is None else {"SNR": coverage},

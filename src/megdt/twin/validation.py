@@ -11,7 +11,7 @@ without them and to say so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, Protocol, get_args
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from megdt.errors import MeasurementError, TwinError
 from megdt.models import FACTOR
+from megdt.records import Side
 from megdt.twin.disagreement import Sight, compare
 from megdt.twin.entities import Update
 from megdt.twin.replica import TILE_COLUMNS, Replica
@@ -322,6 +323,7 @@ def assess_replica(
     *,
     now_s: float,
     spot_checks: Sequence[Sight] = (),
+    doubted: Collection[Side] = (),
     tolerance: Tolerance | None = None,
 ) -> Validity:
     """Make a verdict on what a replica shows, of what is known in service.
@@ -330,6 +332,7 @@ def assess_replica(
         replica: As it was when the spot checks came, before it took them.
         now_s: On the twin's clock.
         spot_checks: What trusted UEs have just seen.
+        doubted: Sources that are kept out: what they have put in counts as never seen.
         tolerance: What is still fresh.
     """
     allowed = Tolerance() if tolerance is None else tolerance
@@ -340,11 +343,12 @@ def assess_replica(
     seen = np.concatenate(checked) if checked else np.zeros(0)
     if seen.size and (share := float(np.mean(seen > allowed.squared))) > allowed.wrong_share:
         wrong.append(f"{share:.0%} of what UEs have just seen is not as the replica has it")
-    old = replica.tile_ages_s(now_s) > allowed.age_s
+    old = replica.tile_ages_s(now_s, doubted) > allowed.age_s
     stale = []
     if old.mean() > allowed.stale_share:
         stale.append(
             f"{int(old.sum())} of {old.size} tiles are older than {allowed.age_s:.0f} s or were never seen"
+            + (" by who is trusted" if doubted else "")
         )
     verdict: Verdict = "wrong" if wrong else "stale" if stale else "fresh"
     return Validity(verdict=verdict, reasons=(*wrong, *stale))
