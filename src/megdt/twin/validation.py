@@ -22,10 +22,11 @@ from megdt.errors import MeasurementError, TwinError
 from megdt.models import FACTOR
 from megdt.twin.disagreement import Sight, compare
 from megdt.twin.entities import Update
+from megdt.twin.objects import LABELS
 from megdt.twin.replica import TILE_COLUMNS, Replica
 from megdt.twin.store import Store
 from megdt.worlds.garden import Garden, View
-from megdt.worlds.scene import COLOURS, SKIES, SPECIES, VIEW_EXTENT_M
+from megdt.worlds.scene import VIEW_EXTENT_M
 
 Verdict = Literal["fresh", "stale", "wrong"]
 
@@ -34,8 +35,6 @@ MAIN_SHARE = 0.25
 
 CLASSIFIED_PX = 256
 """Height of what the classifier takes."""
-
-_LABELS: Mapping[str, tuple[str, ...]] = {"species": SPECIES, "colour": COLOURS, "sky": SKIES}
 
 
 class Observer(Protocol):
@@ -130,7 +129,7 @@ def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) ->
         main = [g for n, g in enumerate(truth.groups) if n == 0 or g.share >= MAIN_SHARE]
         there = {("sky", truth.conditions.sky)}
         there |= {("species", g.species) for g in main} | {("colour", g.colour) for g in main}
-        found = {(what, names[int(named[what][index])]) for what, names in _LABELS.items()}
+        found = {(what, names[int(named[what][index])]) for what, names in LABELS.items()}
         hits += len(found & there)
         named_count += len(found)
         there_count += len(there)
