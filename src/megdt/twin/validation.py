@@ -101,7 +101,13 @@ def kernel_distance(
     return kid(ours, theirs)
 
 
-def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) -> float:
+def entity_f1(
+    picture: NDArray[np.uint8],
+    garden: Garden,
+    observer: Observer,
+    *,
+    pieces: Sequence[int] | None = None,
+) -> float:
     """How well species, colour and sky that are found in the replica are those of the world, 0 to 1.
 
     In each piece the classifier names one of each, and what is there are the kinds of flowers with
@@ -112,6 +118,7 @@ def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) ->
         picture: Of the replica, CLASSIFIED_PX high. RGB
         garden: The world as it is.
         observer: The bundle.
+        pieces: Those that count, from the left; all when left out.
 
     Raises:
         TwinError: If the picture is of another height.
@@ -124,6 +131,8 @@ def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) ->
     named = observer.classify(_pieces(picture))
     hits = named_count = there_count = 0
     for index, left_px in enumerate(_lefts(picture)):
+        if pieces is not None and index not in pieces:
+            continue
         position_m = (left_px / CLASSIFIED_PX + 0.5) * VIEW_EXTENT_M
         truth = garden.truth(View(position_m=position_m))
         main = [g for n, g in enumerate(truth.groups) if n == 0 or g.share >= MAIN_SHARE]
