@@ -234,6 +234,19 @@ def claims_of(
             "found": f"{words['perceptual']['mean']:.3f} and {by[f'seed, {budgets[0]} bits']['perceptual']['mean']:.3f}",
         },
     ]  # fmt: skip
+    dearer = next(b for b in budgets if b > by["sketch, drawn"]["bits_a_view"])
+    for name in (
+        min((f"{k}, {dearer} bits" for k in FORMATS), key=lambda n: by[n]["perceptual"]["mean"]),
+        f"seed, {dearer} bits",
+    ):
+        difference = less("sketch, drawn", name)
+        claims.append(
+            {
+                "claim": f"A sketch drawn as a picture at the ES is nearer to the world than {name} a view",
+                "verdict": "holds" if difference["high"] < 0 else "does not hold",
+                "found": f"distance differs by {spelled(difference)}, from {by['sketch, drawn']['bits_a_view']} bits",
+            }
+        )  # fmt: skip
     for strength in settings["mended"]:
         plain = f"seed, {budgets[0]} bits"
         difference = less(f"{plain}, drawn anew from {strength:g}", plain)
