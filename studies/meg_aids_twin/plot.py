@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import behaviour
+import unseen
 from matplotlib import pyplot as plt
 
 from megdt.models.bundle import Bundle
@@ -81,6 +82,71 @@ def draw_behaviour(results: dict[str, Any], out: Path) -> None:
     figure.savefig(out / "behaviour.png", dpi=110)
 
 
+def draw_creation(results: dict[str, Any], out: Path) -> None:
+    rows = results["creation"]["rows"]
+    figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for name, colour, dash in (
+        ("seed", "#0072B2", "o-"), ("webp", "#E69F00", "s--"), ("avif", "#D55E00", "^-."), ("jxl", "#999999", "d:"),
+    ):  # fmt: skip
+        kept = [
+            r for r in rows
+            if r["way"].startswith(name) and r["way"].count(",") == 1 and r["bits_a_view"] > 100
+        ]  # fmt: skip
+        kept += [r for r in rows if name == "seed" and r["way"] == "int8 seed"]
+        kept.sort(key=lambda r: r["bits_a_view"])
+        at = [r["bits_a_view"] for r in kept], [r["perceptual"]["mean"] for r in kept]
+        axis.plot(*at, dash, color=colour, label={"seed": "seeds"}.get(name, name))
+    for name, colour, mark in (
+        ("sketch, as it is", "#56B4E9", "P"), ("sketch, drawn", "#009E73", "P"),
+        ("words of the UE", "#CC79A7", "*"), ("words of one who knows", "#000000", "*"),
+        *((r["way"], "#56B4E9", "v") for r in rows if "anew" in r["way"]),
+    ):  # fmt: skip
+        row = next(r for r in rows if r["way"] == name)
+        axis.plot(
+            row["bits_a_view"], row["perceptual"]["mean"], mark, ms=10, color=colour, label=name
+        )
+    axis.set(xscale="log", xlabel="bits a view", ylabel="ST-LPIPS to the world", ylim=(0, None))
+    axis.legend(fontsize=7, frameon=False)
+    figure.savefig(out / "creation.png", dpi=110)
+
+
+def draw_unseen(results: dict[str, Any], out: Path) -> None:
+    settings, bundle = results["settings"]["unseen"], Bundle()
+    names = (
+        "world",
+        "left grey",
+        "mirrored from beside",
+        "drawn, no prompt",
+        "drawn as what is beside",
+    )
+    figure, axes = plt.subplots(len(names), 2, figsize=(9, 7.6), layout="constrained")
+    for column in range(2):
+        ways = unseen.Gap(settings["first_garden"] + column, bundle, settings).ways()
+        for axis, name in zip(axes[:, column], names, strict=True):
+            axis.imshow(ways[name]())
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(name, fontsize=8)
+    figure.savefig(out / "unseen.png", dpi=110)
+
+
+def draw_validation(results: dict[str, Any], out: Path) -> None:
+    part = results["validation"]
+    names = [name for name in part if isinstance(part[name], dict) and "points" in part[name]]
+    figure, axes = plt.subplots(1, len(names), figsize=(9, 4), sharey=True, layout="constrained")
+    colours = plt.get_cmap("tab20")
+    for axis, name in zip(axes, names, strict=True):
+        for n, case in enumerate(dict.fromkeys(p[0] for p in part[name]["points"])):
+            these = [p for p in part[name]["points"] if p[0] == case]
+            axis.plot(
+                [p[1] for p in these], [p[2] for p in these], "o", color=colours(n), label=case
+            )
+        axis.axvline(results["settings"]["validation"]["wrong_from"], color="#999999", lw=1)
+        axis.set(xlabel="true ST-LPIPS", title=f"{name} seeds")
+    axes[0].set_ylabel("the twin's own measure, one camera looks")
+    axes[0].legend(fontsize=7, frameon=False)
+    figure.savefig(out / "validation.png", dpi=110)
+
+
 class Daylight(Weather):
     """A clear sky, so that what is left of each garden can be seen."""
 
@@ -100,6 +166,12 @@ def shown_garden(rows: dict[str, Any]) -> int:
     return sorted(range(len(gains)), key=gains.__getitem__)[len(gains) // 2]
 
 
+FIGURES = {
+    "creation": draw_creation, "unseen": draw_unseen, "validation": draw_validation,
+    "behaviour": draw_behaviour,
+}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -107,8 +179,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
     parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
-    draw_behaviour(json.loads(arguments.results.read_text()), arguments.out)
-    print(f"figure: {arguments.out / 'behaviour.png'}")
+    results = json.loads(arguments.results.read_text())
+    for name, draw in FIGURES.items():
+        draw(results, arguments.out)
+        print(f"figure: {arguments.out / name}.png")
 
 
 if __name__ == "__main__":

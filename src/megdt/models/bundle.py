@@ -49,6 +49,7 @@ from megdt.models.jscc import (
     tell,
 )
 from megdt.models.lockstep import round_to_grid
+from megdt.models.outpainting import outpaint_latents
 from megdt.models.sketching import STYLES, SketchAdapter
 from megdt.models.student import Student
 from megdt.models.text_encoder import EMBEDDING, TextEncoder, split_words
@@ -292,6 +293,33 @@ class Bundle:
                 confidence=None
                 if confidence is None
                 else torch.tensor(confidence, device=self.device),
+                progress=progress,
+            )
+        )
+
+    def outpaint(
+        self,
+        latents: NDArray[np.float32],
+        seen: NDArray[np.bool_],
+        prompt_embeds: NDArray[np.float32],
+        rng_seed: int,
+        *,
+        steps: int,
+        guidance_scale: float,
+        repeats: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw what has not been seen of one panorama; see `outpainting.outpaint_latents`."""
+        return _to_numpy(
+            outpaint_latents(
+                self._denoiser,
+                torch.tensor(latents, device=self.device),
+                torch.tensor(seen, device=self.device),
+                torch.tensor(prompt_embeds, device=self.device),
+                rng_seed,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                repeats=repeats,
                 progress=progress,
             )
         )

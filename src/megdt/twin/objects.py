@@ -23,7 +23,8 @@ class Namer(Protocol):
         ...
 
 
-_LABELS: Mapping[str, tuple[str, ...]] = {"species": SPECIES, "colour": COLOURS, "sky": SKIES}
+LABELS: Mapping[str, tuple[str, ...]] = {"species": SPECIES, "colour": COLOURS, "sky": SKIES}
+"""What the indices stand for that `Namer.classify` gives."""
 
 
 def name_objects(
@@ -55,7 +56,7 @@ def name_objects(
         named = namer.classify(views)
         for index, left in enumerate(lefts):
             state: dict[str, object] = {
-                what: names[int(named[what][index])] for what, names in _LABELS.items()
+                what: names[int(named[what][index])] for what, names in LABELS.items()
             }
             state["position_m"] = (left / columns + 0.5) * VIEW_EXTENT_M
             id = f"object/{left // columns}"

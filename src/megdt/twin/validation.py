@@ -24,10 +24,11 @@ from megdt.models import FACTOR
 from megdt.records import Side
 from megdt.twin.disagreement import Sight, compare
 from megdt.twin.entities import Update
+from megdt.twin.objects import LABELS
 from megdt.twin.replica import TILE_COLUMNS, Replica
 from megdt.twin.store import Store
 from megdt.worlds.garden import Garden, View
-from megdt.worlds.scene import COLOURS, SKIES, SPECIES, VIEW_EXTENT_M
+from megdt.worlds.scene import VIEW_EXTENT_M
 
 Verdict = Literal["fresh", "stale", "wrong"]
 
@@ -36,8 +37,6 @@ MAIN_SHARE = 0.25
 
 CLASSIFIED_PX = 256
 """Height of what the classifier takes."""
-
-_LABELS: Mapping[str, tuple[str, ...]] = {"species": SPECIES, "colour": COLOURS, "sky": SKIES}
 
 
 class Observer(Protocol):
@@ -104,7 +103,13 @@ def kernel_distance(
     return kid(ours, theirs)
 
 
-def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) -> float:
+def entity_f1(
+    picture: NDArray[np.uint8],
+    garden: Garden,
+    observer: Observer,
+    *,
+    pieces: Sequence[int] | None = None,
+) -> float:
     """How well species, colour and sky that are found in the replica are those of the world, 0 to 1.
 
     In each piece the classifier names one of each, and what is there are the kinds of flowers with
@@ -115,6 +120,7 @@ def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) ->
         picture: Of the replica, CLASSIFIED_PX high. RGB
         garden: The world as it is.
         observer: The bundle.
+        pieces: Those that count, from the left; all when left out.
 
     Raises:
         TwinError: If the picture is of another height.
@@ -127,12 +133,14 @@ def entity_f1(picture: NDArray[np.uint8], garden: Garden, observer: Observer) ->
     named = observer.classify(_pieces(picture))
     hits = named_count = there_count = 0
     for index, left_px in enumerate(_lefts(picture)):
+        if pieces is not None and index not in pieces:
+            continue
         position_m = (left_px / CLASSIFIED_PX + 0.5) * VIEW_EXTENT_M
         truth = garden.truth(View(position_m=position_m))
         main = [g for n, g in enumerate(truth.groups) if n == 0 or g.share >= MAIN_SHARE]
         there = {("sky", truth.conditions.sky)}
         there |= {("species", g.species) for g in main} | {("colour", g.colour) for g in main}
-        found = {(what, names[int(named[what][index])]) for what, names in _LABELS.items()}
+        found = {(what, names[int(named[what][index])]) for what, names in LABELS.items()}
         hits += len(found & there)
         named_count += len(found)
         there_count += len(there)
