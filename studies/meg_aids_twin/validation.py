@@ -27,7 +27,7 @@ from megdt.models.bundle import Bundle
 from megdt.records import Feature
 from megdt.twin.disagreement import Sight, compare
 from megdt.twin.replica import NEVER, Replica
-from megdt.twin.validation import Validity, assess
+from megdt.twin.validation import Validity, assess_replica
 from megdt.worlds.garden import Garden
 from megdt.worlds.scene import SKIES, WEATHERS
 
@@ -145,7 +145,7 @@ class Bench:
 
     def verdict(self, replica: Replica, checks: Sequence[Sight], case: Case) -> Validity:
         """What the twin would say in service."""
-        return assess(replica, now_s=case.age_s, spot_checks=checks)
+        return assess_replica(replica, now_s=case.age_s, spot_checks=checks)
 
 
 def measure(

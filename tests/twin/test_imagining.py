@@ -13,7 +13,7 @@ from megdt.records import Feature, Side
 from megdt.twin.imagining import describe, guessed, imagine
 from megdt.twin.replica import Replica
 from megdt.twin.store import Store, open_store
-from megdt.twin.validation import assess
+from megdt.twin.validation import assess_replica
 
 
 class Painter:
@@ -73,7 +73,7 @@ def test_a_guess_is_marked_as_one_everywhere() -> None:
         assert told.confidence is not None
         assert np.array_equal(told.confidence[0] > 0, np.arange(96) < 32)
         assert np.array_equal(guessed(found)[0], np.arange(8 * 96) >= 8 * 32)
-        assert assess(found, now_s=20).verdict == "stale"
+        assert assess_replica(found, now_s=20).verdict == "stale"
 
 
 def test_what_is_seen_later_takes_the_place_of_a_guess() -> None:
