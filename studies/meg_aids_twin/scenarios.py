@@ -74,7 +74,7 @@ def read_phrases() -> list[dict[str, Any]]:
     rows = []
     for phrase, meant in tomllib.loads(PHRASES.read_text())["phrases"].items():
         try:
-            found = list(read_events(phrase))
+            found = [event.name for event in read_events(phrase)]
             outcome = "understood" if set(found) == set(meant) else "misread"
         except ScenarioError:
             found, outcome = [], "refused"

@@ -17,7 +17,7 @@ from megdt.errors import (
 )
 from megdt.models.bundle import load_bundle
 from megdt.records import Side
-from megdt.scenario.events import as_settings, read_events
+from megdt.scenario.events import Event, as_settings, read_events
 from megdt.scenario.twin import (
     BUILT_IN,
     Attack,
@@ -176,6 +176,17 @@ def test_words_become_settings() -> None:
         "scene.weather=rainy", "scene.sky=night", "radio.extra_loss_db=9.0", "ues.count=24",
         "requests.each_round=8",
     ]  # fmt: skip
+    settings = as_settings(read_events("two dozen users, three weeks later"), scenario)
+    assert settings == [
+        "ues.count=24", "requests.each_round=8", "radio.extra_loss_db=3.0", "scene.age_days=21.0",
+    ]  # fmt: skip
+    for prompt, event in (
+        ("the base station fails", "outage"), ("fake pictures from one drone", "forger"),
+        ("no rain for weeks", "drought"), ("fog rolls in over the garden", "mist"),
+    ):  # fmt: skip
+        assert read_events(prompt) == (Event(event),)
+    with pytest.raises(ScenarioError, match="'not'"):
+        read_events("not a storm")
     with pytest.raises(ScenarioError, match="'elephants'"):
         read_events("elephants at night")
     with pytest.raises(ScenarioError, match="say what happens"):
