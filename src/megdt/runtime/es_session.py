@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from megdt.errors import MessageError, ResumeError, SessionError
 from megdt.link.energy import DeviceProfile
+from megdt.records import Side
 from megdt.runtime import messages
 from megdt.runtime.events import (
     Cancelled,
@@ -33,6 +34,8 @@ class EsSession(Session):
         generations: Of this ES.
         limits: Of this end.
     """
+
+    side = Side.ES
 
     def __init__(self, *, owner: str, generations: Generations, limits: Limits) -> None:
         super().__init__(limits)
@@ -83,18 +86,15 @@ class EsSession(Session):
             self._connect(now_s)
         self._fail(error)
 
-    def hear(self, message: messages.Numbered, body: bytes = b"") -> None:
-        """A part of an answer. A UE that takes nothing for too long is told to ask again."""
-        if self._over:
-            return
+    def hear(self, key: str, message: messages.Numbered, body: bytes = b"") -> bool:
+        """A part of an answer, and whether the rest is wanted; not by a UE that takes too little."""
+        if self._over or key not in self._open:
+            return False
         try:
             self._send(message, body)
         except SessionError as error:
-            key = str(getattr(message, "key", ""))
-            if key in self._open:
-                self._open[key].detach(self)
-                text = messages.one_line(str(error), 500)
-                self.end(messages.Failure(key=key, code="slow", message=text))
+            self._refuse_request(key, error)
+        return key in self._open
 
     def end(self, last: messages.Result | messages.Failure) -> None:
         """The last of an answer."""
@@ -230,7 +230,7 @@ class Sessions:
         self._purge(now_s)
         session: EsSession | None = None
         try:
-            check_version(frame, here="ES", there="UE")
+            check_version(frame, self.limits, here="ES", there="UE")
             hello = messages.decode(frame, self.limits)
             if not isinstance(hello, messages.Hello):
                 raise MessageError(

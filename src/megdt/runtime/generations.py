@@ -28,8 +28,8 @@ _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 class Listener(Protocol):
     """A session that waits for an answer."""
 
-    def hear(self, message: messages.Numbered, body: bytes = b"") -> None:
-        """A part of it."""
+    def hear(self, key: str, message: messages.Numbered, body: bytes = b"") -> bool:
+        """A part of it, and whether the rest is wanted."""
         ...
 
     def end(self, last: messages.Result | messages.Failure) -> None:
@@ -101,7 +101,7 @@ class Generation:
         self._told.append(Waiting(message=message, body=body))
         self.kept_bytes += len(frame) + len(body)
         for listener in tuple(self._listeners):
-            listener.hear(message, body)
+            listener.hear(self.key, message, body)
 
     def _end(self, last: messages.Result | messages.Failure) -> None:
         if self.phase == "over":
@@ -125,7 +125,8 @@ class Generation:
                 code="gone",
             )
         for waiting in self._told:
-            listener.hear(waiting.message, waiting.body)
+            if not listener.hear(self.key, waiting.message, waiting.body):
+                return
         if self._last is not None:
             listener.end(self._last)
         else:

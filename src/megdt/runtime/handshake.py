@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from megdt.errors import HandshakeError
 from megdt.runtime import messages
+from megdt.runtime.limits import Limits
 
 
 def check_peer(
@@ -28,13 +29,14 @@ def check_peer(
         )
 
 
-def check_version(frame: bytes, *, here: str, there: str) -> None:
+def check_version(frame: bytes, limits: Limits, *, here: str, there: str) -> None:
     """See that a greeting, if it is one, is of this version; others may have other fields.
 
     Raises:
         HandshakeError: If it is not.
+        MessageError: If the frame is beyond the limits.
     """
-    protocol = messages.greeted_version(frame)
+    protocol = messages.greeted_version(frame, limits)
     if protocol not in (None, messages.PROTOCOL):
         raise HandshakeError(
             f"the {there} speaks protocol {protocol}, the {here} speaks {messages.PROTOCOL}; "

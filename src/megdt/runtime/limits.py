@@ -67,7 +67,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not (0 < value and math.isfinite(value)):
+            if not (value > 0 and math.isfinite(value)):
                 raise SessionError(f"limit {field.name} is {value}, expected a number above 0")
         for small, large, factor in (
             ("feature_bytes", "window_bytes", 1),

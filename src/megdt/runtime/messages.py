@@ -294,16 +294,22 @@ def decode(frame: bytes, limits: Limits = _LIMITS) -> AnyMessage:
     """
     check_frame(frame, limits)
     try:
-        return _decoder.decode(frame)
+        message: AnyMessage = _decoder.decode(frame)
     except (msgspec.MsgspecError, MegdtError, ValueError, OverflowError, RecursionError) as error:
         raise MessageError(
             f"frame of {len(frame)} bytes is no message: {one_line(str(error))}; see "
             "docs/protocol.md for the fields of each"
         ) from error
+    return message
 
 
-def greeted_version(frame: bytes) -> int | None:
-    """The protocol version in a Hello or Welcome of any version; None for all else."""
+def greeted_version(frame: bytes, limits: Limits = _LIMITS) -> int | None:
+    """The protocol version in a Hello or Welcome of any version; None for all else.
+
+    Raises:
+        MessageError: If it is beyond the limits.
+    """
+    check_frame(frame, limits)
     try:
         greeting = _greetings.decode(frame)
     except (msgspec.MsgspecError, ValueError, RecursionError):

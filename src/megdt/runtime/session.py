@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from megdt.errors import HandshakeError, MessageError, ResumeError, SessionError
+from megdt.records import Side
 from megdt.runtime import messages
 from megdt.runtime.events import Closed, Event, FeatureArrived, Leaving, Silent, StatesCompared
 from megdt.runtime.limits import Limits
@@ -42,6 +43,8 @@ _STATES = 64
 
 class Session:
     """What both ends have in common; see the module for how to drive it."""
+
+    side: ClassVar[Side]
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -137,9 +140,8 @@ class Session:
         greeting = isinstance(message, messages.Hello | messages.Welcome)
         if taker is None or not (greeting or self._greeted or isinstance(message, messages.Error)):
             raise MessageError(
-                f"a {type(message).__name__.lower()} message comes to the "
-                f"{type(self).__name__[:2].upper()} in phase {self.phase}; see docs/protocol.md for "
-                "who sends what, and when"
+                f"a {type(message).__name__.lower()} message comes to the {self.side} in phase "
+                f"{self.phase}; see docs/protocol.md for who sends what, and when"
             )
         if isinstance(message, messages.Numbered):
             if not self._receiver.take_number(message.seq):
@@ -298,9 +300,9 @@ class Session:
         if len(body) > largest_bytes:
             raise SessionError(
                 f"a feature of {len(body)} bytes is beyond the {largest_bytes} that the other end "
-                "takes; take a codec of fewer bits"
+                "takes; take a codec of fewer bits",
+                code="request",
             )
-        messages.encode(message)  # refuses here, to who sends, what no frame may hold
         self._sender.put(message, body)
 
     # --- beginning and end ----------------------------------------------------------------------
@@ -345,7 +347,7 @@ class Session:
             return
         if not self._said_bye and not self._runs():
             self.close()
-        if self._said_bye and self._sender.is_idle:
+        if self._said_bye and not self._runs() and self._sender.is_idle:
             self._over = True
             self._events.append(Closed(error=None))
 

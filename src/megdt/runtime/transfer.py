@@ -31,6 +31,8 @@ class Waiting:
 
     message: messages.Numbered
     body: bytes = b""
+    frame_bytes: int = 0
+    """Of the message."""
 
     @property
     def key(self) -> str | None:
@@ -62,7 +64,7 @@ class Sender:
         self.largest_bytes = 0
         """Largest feature that the peer has room for: its first grant."""
         self.queued_bytes = 0
-        """Of features that wait, or are under way."""
+        """Of all that waits, and of what is left of the feature under way."""
 
     @property
     def is_idle(self) -> bool:
@@ -78,29 +80,33 @@ class Sender:
         """Let a message wait for its turn.
 
         Raises:
+            MessageError: If it holds what no frame may.
             SessionError: If too much waits already; nothing was added.
         """
         limits = self._limits
+        frame_bytes = len(messages.encode(message, limits))
+        size_bytes = frame_bytes + len(body)
         if len(self._queue) + len(self._first) >= limits.queue_frames:
             raise SessionError(
                 f"{limits.queue_frames} messages wait to be sent and the other end takes none; "
                 "read from the connection",
                 code="slow",
             )
-        if body and self.queued_bytes + len(body) > limits.queue_bytes:
+        if self.queued_bytes + size_bytes > limits.queue_bytes:
             raise SessionError(
-                f"{self.queued_bytes} bytes wait to be sent, {len(body)} more are beyond the limit "
+                f"{self.queued_bytes} bytes wait to be sent, {size_bytes} more are beyond the limit "
                 f"of {limits.queue_bytes}; wait until the other end has taken some",
                 code="slow",
             )
-        self.queued_bytes += len(body)
-        (self._first if first else self._queue).append(Waiting(message=message, body=body))
+        self.queued_bytes += size_bytes
+        waiting = Waiting(message=message, body=body, frame_bytes=frame_bytes)
+        (self._first if first else self._queue).append(waiting)
 
     def drop(self, key: str) -> None:
         """Send nothing more of a request; its feature under way stays a fragment."""
         for queue in (self._first, self._queue):
             stay = [w for w in queue if w.key != key]
-            self.queued_bytes -= sum(len(w.body) for w in queue if w.key == key)
+            self.queued_bytes -= sum(w.frame_bytes + len(w.body) for w in queue if w.key == key)
             queue.clear()
             queue.extend(stay)
         if self._current is not None and self._current[0].key == key:
@@ -113,13 +119,13 @@ class Sender:
             return self._again.popleft()
         if self._kept_bytes >= self._limits.replay_bytes - self._limits.frame_bytes:
             return None
-        if self._first:
-            return self._number(self._first.popleft().message)
-        if self._current is not None:
+        if self._current is not None and not self._first:
             return self._next_chunk(*self._current)
-        if not self._queue:
+        queue = self._first or self._queue
+        if not queue:
             return None
-        waiting = self._queue.popleft()
+        waiting = queue.popleft()
+        self.queued_bytes -= waiting.frame_bytes
         message = waiting.message
         if isinstance(message, messages.Feature):
             self._features += 1

@@ -26,6 +26,8 @@ class UeSession(Session):
         limits: Of this end.
     """
 
+    side = Side.UE
+
     def __init__(
         self,
         *,
@@ -55,7 +57,8 @@ class UeSession(Session):
     @property
     def wake_s(self) -> float:
         """When `tick` has to be called, and `next_frame` after it, if nothing happens before."""
-        return min(super().wake_s, *self._asked.values(), math.inf)
+        waiting = () if self._over else self._asked.values()
+        return min(super().wake_s, min(waiting, default=math.inf))
 
     def connect(self, now_s: float) -> None:
         """A connection is there: begin the session, or go on after a cut.
@@ -149,7 +152,7 @@ class UeSession(Session):
 
     def _take(self, frame: bytes, now_s: float) -> None:
         if not self._greeted:
-            check_version(frame, here="UE", there="ES")
+            check_version(frame, self.limits, here="UE", there="ES")
         super()._take(frame, now_s)
 
     def _take_welcome(self, welcome: messages.Welcome, now_s: float) -> None:
