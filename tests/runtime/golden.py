@@ -63,7 +63,7 @@ EXAMPLES: dict[str, messages.Message] = {
     "ping": messages.Ping(number=1),
     "pong": messages.Pong(number=65536),
     "error": messages.Error(
-        code="bundle", message="the UE has the bundle 01, the ES has fe; install the same", 
+        code="bundle", message="the UE has the bundle 01, the ES has fe; install the same",
         retry_after_s=0.5,
     ),
     "bye": messages.Bye(seq=9),

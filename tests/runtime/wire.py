@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -137,17 +138,20 @@ class Wire:
             self.es.cut(self.now_s)
         self.es = None
 
-    def carry(self, cut_after: int | None = None, *, both: bool = True) -> bool:
+    def carry(
+        self, cut_after: int | None = None, *, frames: float = math.inf, both: bool = True
+    ) -> bool:
         """Carry all that goes now; False where the connection was cut meanwhile.
 
         Args:
             cut_after: Frames in all, after which the next one is lost with the connection.
+            frames: To carry now.
             both: Whether the ES's frames are read as well.
         """
-        moved = True
-        while moved:
+        moved, frames = True, frames + self.carried
+        while moved and self.carried < frames:
             moved = False
-            while (frame := self.ue.session.next_frame(self.now_s)) is not None:
+            while self.carried < frames and (frame := self.ue.session.next_frame(self.now_s)):
                 if self.carried == cut_after:
                     return False
                 self.carried, moved = self.carried + 1, True
@@ -159,7 +163,10 @@ class Wire:
                 else:
                     events = self.es.receive(frame, self.now_s)
                 self.app.take(events, self.es, self.now_s)
-            while both and self.es and (frame := self.es.next_frame(self.now_s)) is not None:
+            while both and self.es and self.carried < frames:
+                frame = self.es.next_frame(self.now_s)
+                if frame is None:
+                    break
                 if self.carried == cut_after:
                     return False
                 self.carried, moved = self.carried + 1, True

@@ -32,7 +32,7 @@ def pack(
         MessageError: If its symbols are neither complex64 nor float32 or not one axis, or the noise
             is not one number a symbol.
     """
-    symbols, parts = content.symbols, [content.payload]
+    symbols, parts = content.symbols, [bytes(content.payload)]
     dtype = None
     if symbols is not None and symbols.size:
         dtype = _DTYPES.get(symbols.dtype.newbyteorder("<").str)

@@ -82,7 +82,11 @@ class Generation:
         self._tell(messages.State(key=self.key, stage=stage, hash=state_hash.hex()))
 
     def finish(self, outcome: Outcome, ledger: Ledger) -> None:
-        """It is done: tell what became of it, and what all sides have spent."""
+        """It is done: tell what became of it, and what all sides have spent.
+
+        Raises:
+            MessageError: If the ledger holds what no frame may.
+        """
         self._end(messages.Result(key=self.key, outcome=outcome, ledger=ledger))
 
     def fail(self, code: messages.FailureCode, message: str) -> None:

@@ -48,8 +48,10 @@ class Sender:
         self._queue: deque[Waiting] = deque()
         self._first: deque[Waiting] = deque()
         """What overtakes."""
-        self._current: tuple[messages.Feature, memoryview] | None = None
-        """The feature under way, and what is left of it."""
+        self._current: tuple[messages.Feature, bytes] | None = None
+        """The feature under way, and its bytes."""
+        self._offset = 0
+        """Of those, how many are sent."""
         self._kept: deque[tuple[int, bytes]] = deque()
         """Frames that were sent and not acknowledged."""
         self._again: deque[bytes] = deque()
@@ -110,7 +112,7 @@ class Sender:
             queue.clear()
             queue.extend(stay)
         if self._current is not None and self._current[0].key == key:
-            self.queued_bytes -= len(self._current[1])
+            self.queued_bytes -= len(self._current[1]) - self._offset
             self._current = None
 
     def next_frame(self) -> bytes | None:
@@ -131,17 +133,19 @@ class Sender:
             self._features += 1
             message = msgspec.structs.replace(message, number=self._features)
             if waiting.body:
-                self._current = message, memoryview(waiting.body)
+                self._current, self._offset = (message, waiting.body), 0
         return self._number(message)
 
-    def _next_chunk(self, feature: messages.Feature, left: memoryview) -> bytes | None:
-        data = left[: self._limits.chunk_bytes]
+    def _next_chunk(self, feature: messages.Feature, body: bytes) -> bytes | None:
+        offset = self._offset
+        data = memoryview(body)[offset : offset + self._limits.chunk_bytes]
         if self._spent + len(data) > self.credit:
             return None
         self._spent += len(data)
         self.queued_bytes -= len(data)
-        self._current = (feature, left[len(data) :]) if len(data) < len(left) else None
-        offset = feature.size_bytes - len(left)
+        self._offset += len(data)
+        if self._offset == len(body):
+            self._current = None
         return self._number(messages.Chunk(number=feature.number, offset=offset, data=data))
 
     def _number(self, message: messages.Numbered) -> bytes:
