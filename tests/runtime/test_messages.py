@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +21,7 @@ from megdt.runtime.limits import Limits
 from megdt.runtime.messages import decode, encode
 from megdt.runtime.scanning import check_frame
 from tests.mechanisms.test_execute import settings
+from tests.runtime.fuzz import changed_frames
 from tests.runtime.golden import EXAMPLES, FILE, REFUSED, readable
 
 GOLDEN = json.loads(FILE.read_text())
@@ -198,36 +197,10 @@ def test_limits_that_do_not_go_together_are_said() -> None:
         Limits(replay_bytes=2**20)
 
 
-def mutated(count: int, rng_seed: int) -> Iterator[bytes]:
-    """Frames with some bytes changed, taken out, doubled or joined to another's, and mere noise."""
-    rng = random.Random(rng_seed)
-    known = [encode(example) for example in EXAMPLES.values()] + list(REFUSED.values())
-    known = [frame for frame in known if frame]
-    leads = bytes([*range(0xC0, 0xE0), 0x8F, 0x9F, 0xBF, 0xFF, 0x00])
-    for _ in range(count):
-        frame = bytearray(rng.choice(known))
-        for _ in range(rng.choice((1, 1, 1, 3))):
-            at = rng.randrange(len(frame) + 1)
-            match rng.choice((0, 0, 0, 0, 1, 2, 3, 4, 5)):
-                case 0:
-                    frame[at : at + 1] = bytes([rng.randrange(256)])
-                case 1:
-                    frame[at : at + 1] = bytes([rng.choice(leads)])
-                case 2:
-                    del frame[at : at + rng.randrange(1, 9)]
-                case 3:
-                    frame[at:at] = rng.randbytes(rng.randrange(1, 9))
-                case 4:
-                    frame[at:] = rng.choice(known)[-at - 1 :]
-                case _:
-                    frame = bytearray(rng.randbytes(rng.randrange(64)))
-        yield bytes(frame)
-
-
 def test_changed_frames_are_messages_or_refused_and_nothing_else() -> None:
     taken = 0
     tracemalloc.start()
-    for frame in mutated(4000, rng_seed=0):
+    for frame in changed_frames(4000, rng_seed=0):
         try:
             message = decode(frame)
         except MessageError:

@@ -1,106 +1,52 @@
-"""Both ends of sessions against each other, and against peers that do not keep to the protocol."""
+"""Both ends of sessions against each other: cuts, deadlines, silence, greetings and goodbyes."""
 
 from __future__ import annotations
 
 import copy
 import random
-import time
-import tracemalloc
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from megdt.errors import (
     HandshakeError,
-    MessageError,
     ResumeError,
     SessionError,
 )
-from megdt.records import Packet, Side
+from megdt.records import Side
 from megdt.runtime import messages
-from megdt.runtime.contents import Content
-from megdt.runtime.events import LinesArrived, StatesCompared
+from megdt.runtime.events import (
+    Answered,
+    Cancelled,
+    Closed,
+    Expired,
+    Failed,
+    LinesArrived,
+    Opened,
+    Silent,
+    StatesCompared,
+)
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import decode, encode
-from tests.runtime.golden import EXAMPLES, REFUSED
-from tests.runtime.test_messages import mutated
 from tests.runtime.wire import (
     BUNDLE,
     LEDGER,
     SMALL,
     TABLES,
+    UPLOAD,
     WAITS,
-    Answered,
-    Cancelled,
-    Closed,
     EsApp,
-    Expired,
-    Failed,
-    FeatureArrived,
-    Opened,
-    Requested,
-    Silent,
     UeApp,
-    Wire,
+    begin,
     make_es,
     make_ue,
     make_wire,
+    mend,
+    told,
+    uncut,
 )
-
-UPLOAD = Packet(payload=bytes(range(250)))
-
-
-def bits(content: Content) -> tuple[Any, ...]:
-    """All that came, to the bit."""
-    return tuple(
-        (name, np.asarray(getattr(content, name)).tobytes())
-        for name in ("payload", "symbols", "noise_power", "outcome", "among")
-        if getattr(content, name, None) is not None
-    )
-
-
-def told(ue: UeApp) -> list[Any]:
-    """What the UE has been told of its requests, in order."""
-    found: list[Any] = []
-    for event in ue.events:
-        if isinstance(event, FeatureArrived):
-            found.append((event.key, event.source, event.kind, bits(event.content)))
-        elif isinstance(event, Answered | Failed | StatesCompared):
-            found.append(event)
-    return found
-
-
-def begin(wire: Wire, key: str = "k", tables: messages.Tables = WAITS) -> Wire:
-    """Ask, and send what the ES waits for."""
-    session = wire.ue.session
-    session.ask(key, tables, deadline_s=100, now_s=wire.now_s)
-    if "plan" in tables:
-        session.send_lines(key, LEDGER)
-        session.tell_state(key, "fuse", b"12345678")
-        session.send_feature(key, UPLOAD, source="encode", to_side=Side.ES, kind="seed")
-    return wire
-
-
-def uncut() -> Wire:
-    wire = begin(make_wire(SMALL))
-    wire.connect()
-    wire.carry()
-    return wire
-
-
-def mend(wire: Wire) -> None:
-    """Connect again, until all has come."""
-    wire.connect()
-    wire.carry()
-    wire.pass_time(1)
-
-
-# --- a request, and its cuts ---------------------------------------------------------------------
 
 
 def test_a_request_is_answered() -> None:
@@ -235,129 +181,6 @@ def test_nobody_resumes_a_session_of_another() -> None:
     wire.carry()
     assert isinstance(wire.ue.session.error, ResumeError)
     assert len(wire.app.sessions) == 1  # who it belongs to still can
-
-
-# --- each request once ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tables", [TABLES, WAITS], ids=["downlink", "uplink first"])
-def test_the_same_key_50_times_at_once_is_one_execution(tables: messages.Tables) -> None:
-    app = EsApp(make_es(SMALL))
-    wires = [begin(make_wire(SMALL, app), tables=tables) for _ in range(50)]
-    for wire in wires:
-        wire.connect()
-    rng = random.Random(0)
-    for _ in range(2000):
-        wire = rng.choice(wires)
-        wire.carry(frames=2)
-        if rng.random() < 0.02:
-            wire.cut()
-            wire.connect()
-    for wire in wires:
-        wire.carry()
-        wire.pass_time(1)
-    assert app.executed == {"k": 1}
-    assert len([e for e in app.events if isinstance(e, Requested)]) == 1
-    alike = [[e for e in told(w.ue) if not isinstance(e, StatesCompared)] for w in wires]
-    assert all(found == alike[0] for found in alike)
-    assert len(alike[0]) == 3
-
-
-def test_the_same_request_sent_50_times_in_one_session_is_answered_once() -> None:
-    wire = make_wire(SMALL)
-    wire.connect()
-    wire.carry()
-    assert wire.es is not None
-    wire.ue.session.ask("k", WAITS, deadline_s=9, now_s=0)
-    for seq in range(1, 51):
-        request = messages.Request(seq=seq, key="k", deadline_s=9, tables=WAITS)
-        wire.app.take(wire.es.receive(encode(request), 0), wire.es, 0)
-    assert len([e for e in wire.app.events if isinstance(e, Requested)]) == 1
-
-
-def test_an_answer_can_be_asked_for_again() -> None:
-    wire = begin(make_wire(SMALL), tables=TABLES)
-    wire.connect()
-    wire.carry()
-    begin(wire, tables=TABLES)
-    wire.carry()
-    first, second = told(wire.ue)[:3], told(wire.ue)[3:]
-    assert first == second
-    assert wire.app.executed == {"k": 1}
-
-
-def test_a_key_of_another_request_is_refused() -> None:
-    wire = uncut()
-    other = make_wire(SMALL, wire.app)
-    other.ue.session.ask("k", TABLES, deadline_s=5, now_s=0)
-    other.connect()
-    other.carry()
-    (failed,) = other.ue.of(Failed)
-    assert failed.error.code == "key"
-    assert "request k was asked before with other tables" in str(failed.error)
-    assert wire.app.executed == {"k": 1}
-
-
-def test_the_order_of_tables_does_not_matter() -> None:
-    wire = begin(make_wire(SMALL), tables=TABLES)
-    wire.connect()
-    wire.carry()
-    other = make_wire(SMALL, wire.app)
-    turned: messages.Tables = {"request": dict(reversed(TABLES["request"].items()))}
-    begin(other, tables=turned)
-    other.connect()
-    other.carry()
-    assert told(other.ue) == told(wire.ue)
-
-
-def test_keys_of_two_owners_are_two() -> None:
-    wire = begin(make_wire(SMALL), tables=TABLES)
-    other = make_wire(SMALL, wire.app, owner="ue-2")
-    other.ue.session.ask("k", {"request": {"prompt": "lilies"}}, deadline_s=5, now_s=0)
-    for each in (wire, other):
-        each.connect()
-        each.carry()
-        assert each.ue.of(Answered)
-    assert wire.app.executed == {"k": 2}
-
-
-def test_answers_beyond_the_limit_are_forgotten_and_not_made_again() -> None:
-    wire = make_wire(replace(SMALL, kept_bytes=5000, kept_keys=20))
-    wire.connect()
-    for number in range(30):
-        begin(wire, f"k{number}", TABLES)
-        wire.carry()
-    generations = wire.app.sessions.generations
-    for key, code in (("k29", None), ("k15", "gone")):
-        begin(wire, key, TABLES)
-        wire.carry()
-        (last,) = (e for e in wire.ue.events[-1:] if isinstance(e, Answered | Failed))
-        assert (last.error.code if isinstance(last, Failed) else None) == code
-        assert wire.app.executed[key] == 1
-    assert generations.get("ue-1", "k9") is None
-    kept = [generations.get("ue-1", f"k{n}") for n in range(30)]
-    assert sum(g.kept_bytes for g in kept if g is not None) <= 5000
-
-
-def test_too_many_requests_are_told_when_to_come_again() -> None:
-    for limits in (replace(SMALL, requests=2), replace(SMALL, running=2)):
-        wire = make_wire(limits)
-        wire.connect()
-        for key in "abc":
-            wire.ue.session.ask(key, WAITS, deadline_s=5, now_s=0)
-        wire.carry()
-        (failed,) = wire.ue.of(Failed)
-        assert (failed.key, failed.error.code) == ("c", "busy")
-        assert failed.error.retry_after_s is not None
-        for key in "ab":
-            wire.ue.session.send_feature(key, UPLOAD, source="encode", to_side=Side.ES, kind="seed")
-        wire.ue.session.ask("c", WAITS, deadline_s=5, now_s=0)
-        wire.carry()
-        assert wire.ue.session.asked == ("c",)
-        assert len(wire.ue.of(Answered)) == 2
-
-
-# --- deadlines, cancelling, silence --------------------------------------------------------------
 
 
 def test_a_deadline_ends_a_request_on_both_ends() -> None:
@@ -510,9 +333,6 @@ def test_who_does_not_greet_is_not_waited_for() -> None:
     assert "no greeting within 10 s" in str(closed.error)
 
 
-# --- greetings and goodbyes ----------------------------------------------------------------------
-
-
 def test_another_bundle_is_refused_with_both_checksums() -> None:
     wire = make_wire()
     other = "cd" * 32
@@ -626,329 +446,3 @@ def test_both_may_say_bye_at_once() -> None:
     assert wire.ue.of(Answered)
     assert wire.ue.session.phase == "closed"
     assert wire.ue.session.error is None
-
-
-# --- backpressure and memory ---------------------------------------------------------------------
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    sizes=st.lists(st.integers(0, 1000), min_size=1, max_size=12),
-    chunk_bytes=st.integers(1, 400),
-    rng_seed=st.integers(0, 2**32),
-    cuts=st.booleans(),
-)
-def test_no_more_is_ever_sent_than_was_granted(
-    sizes: list[int], chunk_bytes: int, rng_seed: int, cuts: bool
-) -> None:
-    rng = random.Random(rng_seed)
-    limits = replace(SMALL, chunk_bytes=chunk_bytes, queue_bytes=50_000)
-    wire = make_wire(limits)
-    granted = sent = 0
-    seen: set[int] = set()
-
-    def watch(to: str, frame: bytes) -> None:
-        nonlocal granted, sent
-        message = decode(frame)
-        if to == "UE" and isinstance(message, messages.Welcome | messages.Ack):
-            assert message.credit >= granted
-            granted = message.credit
-        if to == "ES" and isinstance(message, messages.Chunk) and message.seq not in seen:
-            seen.add(message.seq)
-            sent += len(message.data)
-            assert sent <= granted
-
-    wire.watch = watch
-    held: list[int] = []
-    came: list[bytes] = []
-
-    def keep(events: list[Any], session: Any, now_s: float) -> None:
-        for event in events:
-            if isinstance(event, FeatureArrived):
-                held.append(event.size_bytes)
-                came.append(event.content.payload)
-        assert sum(held) <= session.held_bytes <= limits.window_bytes
-
-    wire.app.take = keep  # type: ignore[method-assign,assignment]
-    wire.ue.session.ask("k", WAITS, deadline_s=500, now_s=0)
-    payloads = [rng.randbytes(size) for size in sizes]
-    for number, payload in enumerate(payloads):
-        wire.ue.session.send_feature(
-            "k", Packet(payload=payload), source=f"s{number}", to_side=Side.ES, kind="seed"
-        )
-    wire.connect()
-    while len(came) < len(payloads):
-        if cuts and rng.random() < 0.1:
-            wire.carry(wire.carried + rng.randrange(6))
-            wire.cut()
-            wire.connect()
-        wire.carry(frames=rng.randrange(6))
-        if held and wire.es is not None and rng.random() < 0.5:
-            wire.es.release(held.pop(rng.randrange(len(held))), wire.now_s)
-        wire.now_s += rng.choice((0, 0.01, 0.1))
-        wire.es and wire.app.take(wire.es.tick(wire.now_s), wire.es, wire.now_s)
-    assert came == payloads
-
-
-def test_a_chunk_beyond_the_credit_is_refused() -> None:
-    wire = make_wire(SMALL)
-    wire.connect()
-    wire.carry()
-    assert wire.es is not None
-    sent = [messages.Request(seq=1, key="k", deadline_s=5, tables=WAITS)]
-    for number, size in ((1, 600), (2, 401)):
-        sent.append(
-            messages.Feature(
-                seq=2 * number, key="k", number=number, source=f"s{number}", to_side=Side.ES,
-                kind="seed", payload_bytes=size,
-            )
-        )  # fmt: skip
-        data = memoryview(bytes(size))
-        sent.append(messages.Chunk(seq=2 * number + 1, number=number, offset=0, data=data))
-    events = [event for message in sent for event in wire.es.receive(encode(message), 0)]
-    assert isinstance(events[-1], Closed)
-    error = events[-1].error
-    assert isinstance(error, MessageError)
-    assert error.code == "credit"
-    assert "chunk brings the bytes sent to 1001, 1000 were granted" in str(error)
-
-
-def test_a_slow_reader_costs_bounded_memory_and_no_one_else() -> None:
-    limits = replace(
-        SMALL, frame_bytes=2**16, chunk_bytes=2**14, feature_bytes=2**17, window_bytes=2**17,
-        queue_bytes=2**20, replay_bytes=2**18, kept_bytes=2**20, requests=1000,
-    )  # fmt: skip
-    app = EsApp(make_es(limits), size_bytes=2**16)
-    slow, quick = make_wire(limits, app), make_wire(limits, app, owner="ue-2")
-    for wire in (slow, quick):
-        wire.connect()
-        wire.carry()
-    tracemalloc.start()
-    for number in range(200):
-        begin(slow, f"k{number}", TABLES)
-        slow.carry(both=False)  # it asks and asks, and reads nothing
-        app.events.clear()
-        assert slow.es is not None
-        assert slow.es.queued_bytes <= limits.queue_bytes
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    # Asked for 13 MB: a queue, what is kept of answers, and the requests themselves.
-    assert peak_bytes < 5 * 2**20
-    begin(quick, "mine", TABLES)
-    quick.carry()
-    assert [e.key for e in quick.ue.of(Answered)] == ["mine"]
-    slow.carry()
-    assert {e.error.code for e in slow.ue.of(Failed)} == {"slow"}
-    assert len(slow.ue.of(Answered)) >= 10
-    ask_again = slow.ue.of(Failed)[-1].key
-    begin(slow, ask_again, TABLES)
-    slow.carry()
-    assert slow.ue.of(Answered)[-1].key == ask_again
-    assert app.executed[ask_again] == 1
-
-
-def test_a_peer_that_never_reads_refusals_is_given_up() -> None:
-    wire = make_wire(replace(SMALL, queue_frames=50))
-    wire.connect()
-    wire.carry()
-    assert wire.es is not None
-    for seq in range(1, 200):
-        request = messages.Request(seq=seq, key=f"k{seq}", deadline_s=1e6, tables=TABLES)
-        wire.es.receive(encode(request), 0)
-    assert wire.es.error is not None
-    assert wire.es.error.code == "slow"
-
-
-def test_pings_that_pile_up_are_answered_once() -> None:
-    wire = make_wire()
-    wire.connect()
-    wire.carry()
-    assert wire.es is not None
-    for number in range(1000):
-        wire.es.receive(encode(messages.Ping(number=number)), 0)
-    assert wire.es.next_frame(0) == encode(messages.Pong(number=999))
-    assert wire.es.next_frame(0) is None
-
-
-def test_a_ue_holds_back_when_too_much_waits() -> None:
-    wire = make_wire(SMALL)
-    wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
-
-    def send(source: str) -> None:
-        feature = Packet(payload=bytes(1000))
-        wire.ue.session.send_feature("k", feature, source=source, to_side=Side.ES, kind="seed")
-
-    for source in "abcd":
-        send(source)
-    with pytest.raises(SessionError, match="wait until the other end has taken some") as caught:
-        send("e")
-    assert caught.value.code == "slow"
-    assert wire.ue.session.queued_bytes <= SMALL.queue_bytes
-
-
-def test_a_feature_larger_than_the_peer_takes_is_not_sent() -> None:
-    wire = make_wire(SMALL)
-    wire.connect()
-    wire.carry()
-    wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
-    with pytest.raises(SessionError, match="feature of 1001 bytes is beyond the 1000"):
-        wire.ue.session.send_feature(
-            "k", Packet(payload=bytes(1001)), source="s", to_side=Side.ES, kind="seed"
-        )
-
-
-# --- peers that do not keep to it ----------------------------------------------------------------
-
-
-FEATURE = messages.Feature(
-    seq=2, key="k", source="s", to_side=Side.ES, kind="seed", payload_bytes=8
-)
-EIGHT = memoryview(bytes(8))
-
-
-@pytest.mark.parametrize(
-    ("sent", "told_so"),
-    [
-        ([messages.Welcome(bundle=BUNDLE, session="s", credit=1)], "welcome message comes to the ES"),
-        ([messages.Bye(seq=2)], "message 2 comes after 0; expected 1"),
-        ([messages.Bye()], "message 0 comes after 0"),
-        ([messages.Ack(received=7, credit=0)], "acknowledges message 7, and 0 were sent"),
-        ([messages.Result(seq=1, key="k", ledger=LEDGER)], "result message comes to the ES"),
-        ([EXAMPLES["hello"]], "hello message comes to the ES in phase open"),
-        (
-            [messages.Bye(seq=1), messages.Request(seq=2, key="k", deadline_s=1, tables={})],
-            "request k comes after a bye",
-        ),
-        ([messages.Chunk(seq=1, number=1, offset=0, data=EIGHT)], "when none is under way"),
-        (
-            ["ask", FEATURE, msgspec.structs.replace(FEATURE, seq=3, number=2)],
-            "send one after the other",
-        ),
-        (["ask", msgspec.structs.replace(FEATURE, number=2)], "feature 2 comes after 0"),
-        (["ask", msgspec.structs.replace(FEATURE, payload_bytes=2**32)], "has 4294967296 bytes"),
-        (
-            ["ask", FEATURE, messages.Chunk(seq=3, number=1, offset=4, data=EIGHT[:4])],
-            "chunk of 4 bytes at 4 of feature 1, of which 0 of 8 bytes are here",
-        ),
-        (
-            ["ask", FEATURE, messages.Chunk(seq=3, number=1, offset=0, data=memoryview(bytes(9)))],
-            "chunk of 9 bytes at 0",
-        ),
-        (["ask", FEATURE, messages.Chunk(seq=3, number=1, offset=0, data=EIGHT[:0])], "of 0 bytes"),
-        (["ask", FEATURE, messages.Chunk(seq=3, number=2, offset=0, data=EIGHT)], "of feature 2"),
-        (
-            [
-                "ask",
-                msgspec.structs.replace(FEATURE, payload_bytes=0, symbols=2, dtype="float32"),
-                messages.Chunk(
-                    seq=3, number=1, offset=0,
-                    data=memoryview(np.array([1, np.nan], "<f4").tobytes()),
-                ),
-            ],
-            "symbols that are infinite or no numbers",
-        ),
-        (
-            ["ask", *[messages.State(seq=n + 2, key="k", stage=f"s{n}", hash="0" * 16)
-              for n in range(65)]],
-            "names more than 64 states",
-        ),
-    ],
-)  # fmt: skip
-def test_what_is_out_of_place_ends_the_session_in_one_line(
-    sent: list[messages.Message | str], told_so: str
-) -> None:
-    wire = make_wire()
-    wire.connect()
-    wire.carry()
-    assert wire.es is not None
-    ask = messages.Request(seq=1, key="k", deadline_s=5, tables=WAITS)
-    tracemalloc.start()
-    events = [
-        event
-        for message in sent
-        for event in wire.es.receive(encode(ask if isinstance(message, str) else message), 0)
-    ]
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 200_000
-    assert isinstance(events[-1], Closed)
-    assert isinstance(events[-1].error, MessageError)
-    assert told_so in str(events[-1].error)
-    frame = wire.es.next_frame(0)
-    assert frame is not None
-    last = decode(frame)
-    assert isinstance(last, messages.Error)
-    assert last.message == str(events[-1].error)
-    assert wire.es.next_frame(0) is None
-    assert wire.es.receive(encode(messages.Ping(number=1)), 0) == []
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_frame_that_is_no_message_ends_a_session(name: str) -> None:
-    wire = begin(make_wire(SMALL))
-    wire.connect()
-    wire.carry(frames=6)
-    assert wire.es is not None
-    for session in (wire.es, wire.ue.session):
-        started = time.perf_counter()
-        events = session.receive(REFUSED[name], 0)
-        assert time.perf_counter() - started < 0.05
-        assert isinstance(events[-1], Closed)
-        assert isinstance(events[-1].error, MessageError)
-        assert session.phase == "closed"
-    session, (closed,) = make_es().accept(REFUSED[name], 0, owner="ue-1", new_id="s")
-    assert isinstance(closed, Closed)
-    assert session.next_frame(0) is not None
-
-
-def test_frames_that_were_changed_never_surprise_a_session() -> None:
-    changed = mutated(4000, rng_seed=1)
-    closed = 0
-    tracemalloc.start()
-    for rng_seed in range(200):
-        wire = begin(make_wire(SMALL))
-        wire.connect()
-        wire.carry(frames=random.Random(rng_seed).randrange(2, 30))
-        sessions = [wire.ue.session] if wire.es is None else [wire.ue.session, wire.es]
-        for frame in (next(changed) for _ in range(10)):
-            for session in sessions:
-                session.receive(frame, 0)
-                while session.next_frame(0) is not None:
-                    pass
-                session.tick(0)
-        closed += sum(isinstance(session.error, SessionError) for session in sessions)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert closed > 300
-    assert peak_bytes < 2_000_000
-
-
-def test_an_error_of_the_peer_is_told_without_its_tricks() -> None:
-    session = make_ue()
-    session.connect(0)
-    error = messages.Error(code="full", message="come\x1b[2J later", retry_after_s=3.0)
-    (closed,) = session.receive(encode(error), 0)
-    assert isinstance(closed, Closed)
-    assert closed.error is not None
-    assert str(closed.error) == "come?[2J later"
-    assert closed.error.retry_after_s == 3
-    assert session.next_frame(0) is None
-
-
-def test_sessions_are_used_as_they_can_be() -> None:
-    session = make_ue(SMALL)
-    with pytest.raises(SessionError, match="request k does not run in this session"):
-        session.send_lines("k", LEDGER)
-    session.ask("k", TABLES, deadline_s=5, now_s=0)
-    with pytest.raises(SessionError, match="request k runs already"):
-        session.ask("k", TABLES, deadline_s=5, now_s=0)
-    with pytest.raises(MessageError, match="beyond 2"):
-        session.ask("m", {"request": {"rng_seed": 2**60}}, deadline_s=5, now_s=0)
-    with pytest.raises(MessageError, match="deadline_s"):
-        session.ask("m", TABLES, deadline_s=0, now_s=0)
-    with pytest.raises(SessionError, match="release each feature once"):
-        session.release(1, 0)
-    session.connect(0)
-    with pytest.raises(SessionError, match="phase greeting; connect one that is new or cut"):
-        session.connect(0)
-    assert session.asked == ("k",)

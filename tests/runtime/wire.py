@@ -17,15 +17,11 @@ from megdt.runtime.contents import Content
 from megdt.runtime.es_session import EsSession, Sessions
 from megdt.runtime.events import (
     Answered,
-    Cancelled,
-    Closed,
     Event,
-    Expired,
     Failed,
     FeatureArrived,
-    Opened,
     Requested,
-    Silent,
+    StatesCompared,
 )
 from megdt.runtime.limits import Limits
 from megdt.runtime.ue_session import UeSession
@@ -189,8 +185,49 @@ def make_wire(limits: Limits | None = None, app: EsApp | None = None, **settings
     return Wire(app=app, ue=UeApp(make_ue(limits)), **settings)
 
 
-__all__ = [
-    "BUNDLE", "LEDGER", "SMALL", "TABLES", "WAITS", "Answered", "Cancelled", "Closed", "EsApp",
-    "Expired", "Failed", "FeatureArrived", "Opened", "Requested", "Silent", "UeApp", "Wire",
-    "make_es", "make_ue", "make_wire",
-]  # fmt: skip
+UPLOAD = Packet(payload=bytes(range(250)))
+
+
+def bits(content: Content) -> tuple[Any, ...]:
+    """All that came, to the bit."""
+    return tuple(
+        (name, np.asarray(getattr(content, name)).tobytes())
+        for name in ("payload", "symbols", "noise_power", "outcome", "among")
+        if getattr(content, name, None) is not None
+    )
+
+
+def told(ue: UeApp) -> list[Any]:
+    """What the UE has been told of its requests, in order."""
+    found: list[Any] = []
+    for event in ue.events:
+        if isinstance(event, FeatureArrived):
+            found.append((event.key, event.source, event.kind, bits(event.content)))
+        elif isinstance(event, Answered | Failed | StatesCompared):
+            found.append(event)
+    return found
+
+
+def begin(wire: Wire, key: str = "k", tables: messages.Tables = WAITS) -> Wire:
+    """Ask, and send what the ES waits for."""
+    session = wire.ue.session
+    session.ask(key, tables, deadline_s=100, now_s=wire.now_s)
+    if "plan" in tables:
+        session.send_lines(key, LEDGER)
+        session.tell_state(key, "fuse", b"12345678")
+        session.send_feature(key, UPLOAD, source="encode", to_side=Side.ES, kind="seed")
+    return wire
+
+
+def uncut() -> Wire:
+    wire = begin(make_wire(SMALL))
+    wire.connect()
+    wire.carry()
+    return wire
+
+
+def mend(wire: Wire) -> None:
+    """Connect again, until all has come."""
+    wire.connect()
+    wire.carry()
+    wire.pass_time(1)

@@ -43,7 +43,7 @@ def pack(
             )
         parts.append(symbols.astype(np.dtype(dtype).newbyteorder("<"), copy=False).tobytes())
     noise = content.noise_power if isinstance(content, Delivery) else 0.0
-    each = isinstance(noise, np.ndarray) and noise.ndim > 0 and dtype is not None
+    each = isinstance(noise, np.ndarray) and noise.ndim > 0
     if each:
         if symbols is None or np.shape(noise) != symbols.shape:
             raise MessageError(
@@ -62,7 +62,7 @@ def pack(
         payload_bytes=len(content.payload),
         symbols=0 if dtype is None or symbols is None else symbols.size,
         dtype=dtype,
-        noise_power=0.0 if each else float(np.mean(noise)),
+        noise_power=0.0 if each else float(noise),
         noises=each,
         told_snr=content.told_snr if isinstance(content, Packet) else False,
         among=content.among if isinstance(content, Delivery) else 1,
@@ -70,7 +70,7 @@ def pack(
     return announced, parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def unpack(announced: messages.Feature, body: bytes | bytearray) -> Content:
+def unpack(announced: messages.Feature, body: bytes | bytearray | memoryview) -> Content:
     """The feature that was announced, of the bytes of all its chunks.
 
     Raises:

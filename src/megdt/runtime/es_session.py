@@ -91,7 +91,7 @@ class EsSession(Session):
         if self._over or key not in self._open:
             return False
         try:
-            self._send(message, body)
+            self._queue(message, body)
         except SessionError as error:
             self._refuse_request(key, error)
         return key in self._open
@@ -162,7 +162,7 @@ class EsSession(Session):
             self._end_key(key)
         failure = messages.Failure(
             key=key,
-            code=error.code,  # type: ignore[arg-type]
+            code=messages.as_code(error, messages.FailureCode, "internal"),
             message=messages.one_line(str(error), 500),
             retry_after_s=error.retry_after_s,
         )

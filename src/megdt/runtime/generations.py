@@ -44,9 +44,11 @@ class Generation:
         owner: Whose it is; others cannot ask for it.
         request: As it came first.
         now_s: When.
+        limits: Of the ES.
     """
 
-    def __init__(self, owner: str, request: messages.Request, now_s: float) -> None:
+    def __init__(self, owner: str, request: messages.Request, now_s: float, limits: Limits) -> None:
+        self._limits = limits
         self.owner, self.key, self.tables = owner, request.key, request.tables
         self.deadline_at_s = now_s + request.deadline_s
         self.phase: Literal["running", "over"] = "running"
@@ -101,7 +103,9 @@ class Generation:
     def _tell(self, message: messages.Numbered, body: bytes = b"") -> None:
         if self.phase == "over" or self._told is None:
             raise SessionError(f"request {self.key} is over; send before finish or fail")
-        frame = messages.encode(message)  # refuses here, to who sends, what no frame may hold
+        frame = messages.encode(
+            message, self._limits
+        )  # refuses here, to who sends, what no frame may hold
         self._told.append(Waiting(message=message, body=body))
         self.kept_bytes += len(frame) + len(body)
         for listener in tuple(self._listeners):
@@ -110,7 +114,7 @@ class Generation:
     def _end(self, last: messages.Result | messages.Failure) -> None:
         if self.phase == "over":
             return  # it was cancelled, or late, while who makes it was about to say so
-        self.kept_bytes += len(messages.encode(last))
+        self.kept_bytes += len(messages.encode(last, self._limits))
         self.phase, self._last, self.tables = "over", last, {}
         for listener in self._listeners:
             listener.end(last)
@@ -202,7 +206,7 @@ class Generations:
                 code="busy",
                 retry_after_s=RETRY_AFTER_S,
             )
-        generation = Generation(owner, request, now_s)
+        generation = Generation(owner, request, now_s, self._limits)
         self._running[owner, request.key] = generation
         return generation, True
 

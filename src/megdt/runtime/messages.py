@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from megdt.errors import MegdtError, MessageError
+from megdt.errors import MegdtError, MessageError, SessionError
 from megdt.link.energy import DeviceProfile
 from megdt.records import Kind, Ledger, Outcome, Side
 from megdt.runtime.limits import Limits
@@ -275,15 +275,24 @@ def encode(message: Message, limits: Limits = _LIMITS) -> bytes:
     Raises:
         MessageError: If it holds what no frame may, such as a number that is not finite.
     """
+    frame = write(message)
+    check_frame(frame, limits)
+    return frame
+
+
+def write(message: Message) -> bytes:
+    """A message as a frame, of values that are known to be good.
+
+    Raises:
+        MessageError: If MessagePack has no name for one.
+    """
     try:
-        frame = _encoder.encode(message)
+        return _encoder.encode(message)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise MessageError(
             f"a {_type_of(message)} message cannot be written: {one_line(str(error))}; "
             "give it plain values"
         ) from error
-    check_frame(frame, limits)
-    return frame
 
 
 def decode(frame: bytes, limits: Limits = _LIMITS) -> AnyMessage:
@@ -315,6 +324,11 @@ def greeted_version(frame: bytes, limits: Limits = _LIMITS) -> int | None:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return greeting.protocol if greeting.type in ("hello", "welcome") else None
+
+
+def as_code(error: SessionError, codes: Any, otherwise: str) -> Any:
+    """The code of an error, if it is one of these that a message may have."""
+    return error.code if error.code in get_args(codes) else otherwise
 
 
 def one_line(text: str, longest: int = 200) -> str:

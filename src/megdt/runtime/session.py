@@ -242,13 +242,13 @@ class Session:
             return None
         if self._pong is not None:
             number, self._pong = self._pong, None
-            return messages.encode(messages.Pong(number=number))
+            return messages.write(messages.Pong(number=number))
         if self._is_ack_due(now_s):
             return self._acknowledge()
         asked = self._pinged_s >= self._heard_s
         if not asked and now_s >= self._heard_s + self.limits.ping_s:
             self._pings, self._pinged_s = self._pings + 1, now_s
-            return messages.encode(messages.Ping(number=self._pings))
+            return messages.write(messages.Ping(number=self._pings))
         return self._sender.next_frame()
 
     def _want_ack(self, now_s: float, size_bytes: int) -> None:
@@ -269,7 +269,7 @@ class Session:
     def _acknowledge(self) -> bytes:
         self._ack_since_s, self._ack_bytes, self._ack_now = None, 0, False
         received, credit = self._receiver.received, self._receiver.grant()
-        return messages.encode(messages.Ack(received=received, credit=credit))
+        return messages.write(messages.Ack(received=received, credit=credit))
 
     def release(self, size_bytes: int, now_s: float) -> None:
         """A feature that arrived was taken over: the peer may send as many bytes again.
@@ -294,6 +294,10 @@ class Session:
             raise SessionError(
                 f"request {key} does not run in this session; send while it does, with its key"
             )
+        messages.encode(message, self.limits)  # refuses here, to who sends, what no frame may hold
+        self._queue(message, body)
+
+    def _queue(self, message: messages.Numbered, body: bytes) -> None:
         if isinstance(message, messages.State):
             self._compare(message, theirs=False)
         largest_bytes = self._sender.largest_bytes or self.limits.feature_bytes
@@ -370,7 +374,7 @@ class Session:
         if tell and self._connected:
             self._last_words = messages.encode(
                 messages.Error(
-                    code=error.code,  # type: ignore[arg-type]
+                    code=messages.as_code(error, messages.ErrorCode, "session"),
                     message=messages.one_line(str(error), 500),
                     retry_after_s=error.retry_after_s,
                 )

@@ -81,12 +81,16 @@ class Sender:
     def put(self, message: messages.Numbered, body: bytes = b"", *, first: bool = False) -> None:
         """Let a message wait for its turn.
 
+        Args:
+            message: Of values that are known to be good.
+            body: Of the feature that it announces.
+            first: Whether it overtakes all that waits.
+
         Raises:
-            MessageError: If it holds what no frame may.
             SessionError: If too much waits already; nothing was added.
         """
         limits = self._limits
-        frame_bytes = len(messages.encode(message, limits))
+        frame_bytes = len(messages.write(message))
         size_bytes = frame_bytes + len(body)
         if len(self._queue) + len(self._first) >= limits.queue_frames:
             raise SessionError(
@@ -150,7 +154,7 @@ class Sender:
 
     def _number(self, message: messages.Numbered) -> bytes:
         self.sent += 1
-        frame = messages.encode(msgspec.structs.replace(message, seq=self.sent), self._limits)
+        frame = messages.write(msgspec.structs.replace(message, seq=self.sent))
         self._kept.append((self.sent, frame))
         self._kept_bytes += len(frame)
         return frame
@@ -271,7 +275,7 @@ class Receiver:
                 f"{self._limits.feature_bytes} are taken; take a codec of fewer bits"
             )
         self._numbers, self._announced, self._over, self._came = feature.number, feature, over, 0
-        return self._complete() if not feature.size_bytes else None
+        return None if feature.size_bytes else self._complete(feature, bytearray())
 
     def take_chunk(self, chunk: messages.Chunk) -> Arrived | None:
         """Take a chunk; the feature where it was the last.
@@ -301,16 +305,15 @@ class Receiver:
         self._came += size
         if self._over:
             self._released += size
-        else:
+        elif size < feature.size_bytes:
             self._body += chunk.data
-        return self._complete() if self._came == feature.size_bytes else None
-
-    def _complete(self) -> Arrived | None:
-        feature, body = self._announced, self._body
-        self._announced, self._body = None, bytearray()
-        if self._over or feature is None:
+        if self._came < feature.size_bytes:
             return None
-        return Arrived(announced=feature, content=unpack(feature, body))
+        return self._complete(feature, self._body or chunk.data)
+
+    def _complete(self, feature: messages.Feature, body: bytearray | memoryview) -> Arrived | None:
+        self._announced, self._body = None, bytearray()
+        return None if self._over else Arrived(announced=feature, content=unpack(feature, body))
 
     def drop(self, key: str) -> None:
         """A request is over: throw away what has come, and what is to come, of its feature under way."""

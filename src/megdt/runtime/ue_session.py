@@ -103,7 +103,7 @@ class UeSession(Session):
             )
         message = messages.Request(key=key, deadline_s=deadline_s, tables=tables)
         # What does not come back the same would run under another meaning: refused before it is sent.
-        messages.decode(messages.encode(message))
+        messages.decode(messages.encode(message, self.limits), self.limits)
         self._sender.put(message)
         self._asked[key] = now_s + deadline_s
 
