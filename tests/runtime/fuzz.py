@@ -6,15 +6,21 @@ python -m tests.runtime.fuzz [--frames 100000]    tells time and memory a frame
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import time
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from megdt.errors import MessageError
 from megdt.runtime.messages import decode, encode
+from megdt.runtime.session import Session
 from tests.runtime.golden import EXAMPLES, REFUSED
+from tests.runtime.wire import SMALL, begin, make_wire
 
 
 def changed_frames(count: int, rng_seed: int) -> Iterator[bytes]:
@@ -43,6 +49,48 @@ def changed_frames(count: int, rng_seed: int) -> Iterator[bytes]:
         yield bytes(frame)
 
 
+def out_of_place(rng: random.Random, session: Session) -> bytes:
+    """A message that is well made, numbered as the next, and mostly not one for now."""
+    changes: dict[str, Any] = {
+        "seq": session._receiver.received + 1,
+        "key": rng.choice(("k", "k", "other")),
+        "number": rng.choice((1, 2, session._receiver._numbers + rng.randrange(2))),
+        "offset": rng.choice((0, 5, session._receiver._came)),
+        "received": rng.choice((0, session._sender.sent)),
+    }
+    message = rng.choice(list(EXAMPLES.values()))
+    fields = set(message.__struct_fields__) & changes.keys()
+    return encode(msgspec.structs.replace(message, **{name: changes[name] for name in fields}))
+
+
+def feed_sessions(count: int, rng_seed: int) -> tuple[int, int]:
+    """Give changed and misplaced frames to both ends of sessions somewhere in their course.
+
+    Returns:
+        How many frames came to a session that was not closed, and how many have closed one. None
+        may raise.
+    """
+    frames, rng = changed_frames(count, rng_seed), random.Random(rng_seed)
+    came = closed = 0
+    while came < count:
+        wire = begin(make_wire(SMALL))
+        wire.connect()
+        wire.carry(frames=rng.randrange(2, 30))
+        sessions = [wire.ue.session] if wire.es is None else [wire.ue.session, wire.es]
+        for session in sessions:
+            for _ in range(10):
+                changed = rng.random() < 0.2
+                session.receive(next(frames) if changed else out_of_place(rng, session), 0)
+                while session.next_frame(0) is not None:
+                    pass
+                session.tick(0)
+                came += 1
+                if session.phase == "closed":
+                    closed += 1
+                    break
+    return came, closed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -53,11 +101,8 @@ def main() -> None:
     taken, took_s = 0, []
     for frame in changed_frames(arguments.frames, arguments.rng_seed):
         started = time.perf_counter()
-        try:
+        with contextlib.suppress(MessageError):
             decode(frame)
-        except MessageError:
-            pass
-        else:
             taken += 1
         took_s.append(time.perf_counter() - started)
     largest_bytes = 0
@@ -65,18 +110,20 @@ def main() -> None:
     for frame in changed_frames(arguments.frames, arguments.rng_seed):
         tracemalloc.reset_peak()
         before_bytes, _ = tracemalloc.get_traced_memory()
-        try:
+        with contextlib.suppress(MessageError):
             decode(frame)
-        except MessageError:
-            pass
         _, peak_bytes = tracemalloc.get_traced_memory()
         largest_bytes = max(largest_bytes, peak_bytes - before_bytes)
+    tracemalloc.stop()
+    came, closed = feed_sessions(arguments.frames, arguments.rng_seed)
     found = {
         "frames": arguments.frames,
         "still_messages": taken,
         "mean_us": round(1e6 * sum(took_s) / len(took_s), 1),
         "slowest_ms": round(1e3 * max(took_s), 2),
         "largest_allocation_kb": round(largest_bytes / 1e3, 1),
+        "frames_to_sessions": came,
+        "sessions_closed": closed,
     }
     print(json.dumps(found, indent=1))
 
