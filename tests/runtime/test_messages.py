@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from megdt.errors import MessageError, SessionError
+from megdt.mechanisms.execute import Execution, Progress
 from megdt.mechanisms.simulate import simulate
 from megdt.mechanisms.single_user import ES_TO_UE
+from megdt.mechanisms.stages import Stage
 from megdt.records import Delivery, Packet, Request, Side
 from megdt.runtime import messages
 from megdt.runtime.contents import Content, pack, unpack
@@ -117,8 +119,11 @@ def test_what_no_frame_may_hold_is_not_written(message: messages.Message, told: 
         decode(encode(message))
 
 
+REQUEST = Request(prompt="red poppies", steps=2)
+
+
 def test_a_real_ledger_crosses_unchanged() -> None:
-    result = simulate(ES_TO_UE, Request(prompt="red poppies", steps=2), **settings())
+    result = simulate(ES_TO_UE, REQUEST, **settings())
     assert result.ledger.crossings
     sent = messages.Result(seq=1, key="k", outcome=result.outcome, ledger=result.ledger)
     came = decode(encode(sent))
@@ -126,6 +131,31 @@ def test_a_real_ledger_crosses_unchanged() -> None:
     assert came.ledger == result.ledger
     assert came.ledger.energy_j == result.ledger.energy_j
     assert all(isinstance(side, Side) for side in came.ledger.waiting_j)
+
+
+def test_a_generation_whose_deliveries_cross_as_frames_gives_the_same_picture() -> None:
+    whole = simulate(ES_TO_UE, REQUEST, **settings())
+    made = Progress(execution=Execution(mechanism=ES_TO_UE, request=REQUEST, **settings()))
+    for step in ES_TO_UE.steps:
+        if isinstance(step, Stage):
+            made.run(step)
+            continue
+        delivery = made.send(step)
+        assert delivery is not None
+        announced, body = pack(
+            delivery, key="k", source=step.source.name, to_side=step.target.side,
+            kind=step.source.makes,
+        )  # fmt: skip
+        came = decode(encode(msgspec.structs.replace(announced, seq=1)))
+        assert isinstance(came, messages.Feature)
+        content = unpack(came, body)
+        assert isinstance(content, Delivery)
+        made.receive(step, content)
+    assert whole.image is not None
+    np.testing.assert_array_equal(made.features["decode"].values, whole.image)
+    seeds = (made.arrived["denoise", Side.UE], whole.arrived["denoise", Side.UE])
+    assert seeds[0].values.tobytes() == seeds[1].values.tobytes()
+    assert seeds[0].noise_power == seeds[1].noise_power > 0
 
 
 SYMBOLS = np.array([1 + 2j, -0.5j, 3e-30], np.complex64)

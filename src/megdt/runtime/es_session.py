@@ -101,17 +101,14 @@ class EsSession(Session):
         if self._over or self._open.pop(last.key, None) is None:
             return
         self._end_key(last.key)
-        failed = isinstance(last, messages.Failure)
-        if failed:
-            self._sender.drop(last.key)
-        self._put(last, first=failed)
+        if isinstance(last, messages.Failure):
+            self._fail_request(last)
+        else:
+            try:
+                self._sender.put(last)
+            except SessionError as error:
+                self._refuse_request(last.key, error)
         self._leave_if_done()
-
-    def _put(self, message: messages.Numbered, *, first: bool = False) -> None:
-        try:
-            self._sender.put(message, first=first)
-        except SessionError as error:
-            self._fail(error)
 
     def leave(self) -> None:
         """Wait for no answer any more; generations go on."""
@@ -158,25 +155,38 @@ class EsSession(Session):
         generation = self._open.pop(key, None)
         if generation is not None:
             generation.detach(self)
-            self._sender.drop(key)
             self._end_key(key)
-        failure = messages.Failure(
-            key=key,
-            code=messages.as_code(error, messages.FailureCode, "internal"),
-            message=messages.one_line(str(error), 500),
-            retry_after_s=error.retry_after_s,
+        self._fail_request(
+            messages.Failure(
+                key=key,
+                code=messages.as_code(error, messages.FailureCode, "internal"),
+                message=messages.one_line(str(error), 500),
+                retry_after_s=error.retry_after_s,
+            )
         )
-        self._put(failure, first=True)
+
+    def _fail_request(self, failure: messages.Failure) -> None:
+        """It overtakes what waits, and nothing more is sent of the request."""
+        self._sender.drop(failure.key)
+        try:
+            self._sender.put(failure, first=True)
+        except SessionError as error:
+            self._fail(error)
 
     def _take_cancel(self, cancel: messages.Cancel, now_s: float) -> None:
         generation = self._open.pop(cancel.key, None)
-        self._sender.drop(cancel.key)
         self._end_key(cancel.key)
+        dropped = self._sender.drop(cancel.key)
+        last = [m for m in dropped if isinstance(m, messages.Result | messages.Failure)]
+        if generation is None and not last:
+            return  # the last of it is on its way, or there never was one
+        text = f"request {cancel.key} was cancelled by its UE"
+        self._fail_request(messages.Failure(key=cancel.key, code="cancelled", message=text))
         if generation is None:
-            return  # over, while this was on its way
+            return
         generation.detach(self)
         if not generation.listeners and generation.phase == "running":
-            generation.fail("cancelled", f"request {cancel.key} was cancelled by its UE")
+            generation.fail("cancelled", text)
             self._events.append(Cancelled(generation=generation))
 
     def _take_lines(self, lines: messages.Lines, now_s: float) -> None:

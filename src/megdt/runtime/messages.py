@@ -145,7 +145,7 @@ class Request(Numbered, frozen=True, kw_only=True):
 
 
 class Cancel(Numbered, frozen=True, kw_only=True):
-    """The UE no longer wants it; neither end sends more of it."""
+    """The UE no longer wants it. The ES answers with a failure, if it has not said its last."""
 
     key: Name
 

@@ -92,13 +92,14 @@ class Sender:
         limits = self._limits
         frame_bytes = len(messages.write(message))
         size_bytes = frame_bytes + len(body)
+        ends = isinstance(message, messages.Bye | messages.Cancel | messages.Failure)
         if len(self._queue) + len(self._first) >= limits.queue_frames:
             raise SessionError(
                 f"{limits.queue_frames} messages wait to be sent and the other end takes none; "
                 "read from the connection",
                 code="slow",
             )
-        if self.queued_bytes + size_bytes > limits.queue_bytes:
+        if self.queued_bytes + size_bytes > limits.queue_bytes and not ends:  # those are small
             raise SessionError(
                 f"{self.queued_bytes} bytes wait to be sent, {size_bytes} more are beyond the limit "
                 f"of {limits.queue_bytes}; wait until the other end has taken some",
@@ -108,16 +109,22 @@ class Sender:
         waiting = Waiting(message=message, body=body, frame_bytes=frame_bytes)
         (self._first if first else self._queue).append(waiting)
 
-    def drop(self, key: str) -> None:
-        """Send nothing more of a request; its feature under way stays a fragment."""
+    def drop(self, key: str) -> list[messages.Numbered]:
+        """Send nothing more of a request; its feature under way stays a fragment.
+
+        Returns:
+            What waited, and now is not sent.
+        """
+        dropped = [w for w in (*self._first, *self._queue) if w.key == key]
         for queue in (self._first, self._queue):
             stay = [w for w in queue if w.key != key]
-            self.queued_bytes -= sum(w.frame_bytes + len(w.body) for w in queue if w.key == key)
             queue.clear()
             queue.extend(stay)
+        self.queued_bytes -= sum(w.frame_bytes + len(w.body) for w in dropped)
         if self._current is not None and self._current[0].key == key:
             self.queued_bytes -= len(self._current[1]) - self._offset
             self._current = None
+        return [w.message for w in dropped]
 
     def next_frame(self) -> bytes | None:
         """What may be sent now; None for nothing, or as long as credit or room is lacking."""

@@ -42,6 +42,8 @@ class UeSession(Session):
         """How the ES greeted last."""
         self._asked: dict[str, float] = {}
         """Deadline of each request that runs. [s]"""
+        self._cancelled: set[str] = set()
+        """Requests of which the ES has yet to say its last."""
         self._takers |= {
             messages.Welcome: self._take_welcome,
             messages.Lines: self._take_lines,
@@ -97,10 +99,9 @@ class UeSession(Session):
         """
         if self._over or self._said_bye or self._heard_bye:
             raise SessionError(f"session is {self.phase}; begin another to ask for more")
-        if key in self._asked:
-            raise SessionError(
-                f"request {key} runs already; wait for it, or give another its own key"
-            )
+        if key in self._asked or key in self._cancelled:
+            what = "runs already" if key in self._asked else "is being cancelled"
+            raise SessionError(f"request {key} {what}; wait for its end, or take another key")
         message = messages.Request(key=key, deadline_s=deadline_s, tables=tables)
         # What does not come back the same would run under another meaning: refused before it is sent.
         messages.decode(messages.encode(message, self.limits), self.limits)
@@ -109,11 +110,14 @@ class UeSession(Session):
 
     def cancel(self, key: str) -> None:
         """Want it no longer; nothing more is told of it."""
-        if self._asked.pop(key, None) is not None:
-            self._sender.drop(key)
-            self._end_key(key)
+        if self._asked.pop(key, None) is None:
+            return
+        dropped = self._sender.drop(key)
+        self._end_key(key)
+        if not any(isinstance(message, messages.Request) for message in dropped):
+            self._cancelled.add(key)
             self._sender.put(messages.Cancel(key=key), first=True)
-            self._leave_if_done()
+        self._leave_if_done()
 
     def send_feature(
         self, key: str, content: Content, *, source: str, to_side: Side, kind: Kind
@@ -191,8 +195,9 @@ class UeSession(Session):
             self._events.append(Failed(key=failure.key, error=error))
 
     def _end_request(self, key: str) -> bool:
+        self._cancelled.discard(key)
         if self._asked.pop(key, None) is None:
-            return False  # cancelled here, while this was on its way
+            return False
         self._sender.drop(key)
         self._end_key(key)
         return True
