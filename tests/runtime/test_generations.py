@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from megdt.records import Side
+from megdt.records import Packet, Side
 from megdt.runtime import messages
 from megdt.runtime.events import Answered, Failed, Requested, StatesCompared
 from megdt.runtime.messages import encode
@@ -140,3 +140,16 @@ def test_too_many_requests_are_told_when_to_come_again() -> None:
         wire.carry()
         assert wire.ue.session.asked == ("c",)
         assert len(wire.ue.of(Answered)) == 2
+
+
+def test_a_request_brings_a_bounded_number_of_features() -> None:
+    wire = make_wire(replace(SMALL, features=3, requests=1))
+    wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
+    wire.app.take = lambda *_: None  # type: ignore[method-assign,assignment]
+    for number in range(4):
+        wire.ue.session.send_feature(
+            "k", Packet(payload=b"1"), source=f"s{number}", to_side=Side.ES, kind="seed"
+        )
+    wire.connect()
+    wire.carry()
+    assert "request k brings more than 3 features" in str(wire.ue.session.error)

@@ -221,8 +221,8 @@ def test_what_somebody_else_has_written_fits_in_a_line() -> None:
 def test_limits_that_do_not_go_together_are_said() -> None:
     with pytest.raises(SessionError, match="limit depth is 0, expected a number above 0"):
         Limits(depth=0)
-    with pytest.raises(SessionError, match="window_bytes has to be at least feature_bytes"):
-        Limits(window_bytes=10)
+    with pytest.raises(SessionError, match="frame_bytes has to be at least chunk_bytes"):
+        Limits(frame_bytes=10)
     with pytest.raises(SessionError, match="at least 2 times frame_bytes"):
         Limits(replay_bytes=2**20)
 

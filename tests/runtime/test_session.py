@@ -19,7 +19,6 @@ from megdt.records import Side
 from megdt.runtime import messages
 from megdt.runtime.events import (
     Answered,
-    Cancelled,
     Closed,
     Expired,
     Failed,
@@ -218,67 +217,6 @@ def test_a_deadline_beyond_the_limit_is_refused() -> None:
     assert str(failed.error) == "deadline_s is 601, at most 600 is taken; ask for less"
 
 
-@pytest.mark.parametrize("after", range(0, 32, 3))
-def test_cancelling_at_any_time_leaves_room_for_what_comes_next(after: int) -> None:
-    wire = begin(make_wire(SMALL))
-    wire.connect()
-    wire.carry(after)
-    wire.ue.session.cancel("k")
-    mended = len(told(wire.ue))
-    wire.cut()
-    mend(wire)
-    assert len(told(wire.ue)) == mended  # nothing more is told of it
-    for key in ("m", "n"):
-        begin(wire, key)
-        wire.carry()
-        wire.pass_time(1)
-    assert [e.key for e in wire.ue.of(Answered) if e.key != "k"] == ["m", "n"]
-    assert wire.app.executed["m"] == wire.app.executed["n"] == 1
-
-
-def test_cancelling_amid_a_large_feature_gives_its_credit_back() -> None:
-    wire = make_wire(SMALL)
-    begin(wire, tables=TABLES)
-    wire.connect()
-    wire.carry(frames=8)
-    assert 0 < wire.ue.session.held_bytes < 950  # a fragment
-    wire.ue.session.cancel("k")
-    begin(wire, "m", TABLES)
-    wire.carry()
-    wire.pass_time(1)
-    assert [e.key for e in wire.ue.of(Answered)] == ["m"]
-
-
-def test_the_last_to_cancel_stops_the_generation() -> None:
-    app = EsApp(make_es(SMALL))
-    wires = [make_wire(SMALL, app) for _ in range(2)]
-    for wire in wires:
-        wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
-        wire.connect()
-        wire.carry()
-    for number, wire in enumerate(wires):
-        wire.ue.session.cancel("k")
-        wire.carry()
-        assert len([e for e in app.events if isinstance(e, Cancelled)]) == number
-    assert app.sessions.generations.running == ()
-
-
-def test_an_es_may_finish_what_was_cancelled_meanwhile() -> None:
-    wire = make_wire(SMALL)
-    wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
-    wire.connect()
-    wire.carry()
-    generation = wire.app.sessions.generations.get("ue-1", "k")
-    assert generation is not None
-    wire.ue.session.cancel("k")
-    wire.carry()
-    generation.finish("delivered", LEDGER)
-    wire.carry()
-    assert wire.ue.of(Answered) == []
-    with pytest.raises(SessionError, match="request k is over; send before finish or fail"):
-        generation.tell_state("fuse", b"12345678")
-
-
 def test_what_fails_on_the_es_is_told_in_one_line() -> None:
     wire = make_wire(SMALL)
     wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
@@ -446,3 +384,17 @@ def test_both_may_say_bye_at_once() -> None:
     assert wire.ue.of(Answered)
     assert wire.ue.session.phase == "closed"
     assert wire.ue.session.error is None
+
+
+def test_a_connection_that_was_replaced_is_not_missed() -> None:
+    wire = uncut()
+    session, old = wire.es, wire.ue.session.connections
+    wire.ue.session.cut(0)
+    wire.connect()
+    wire.carry()
+    assert session is wire.es
+    assert session is not None
+    session.cut(0, connection=old)  # noticed at last
+    assert session.phase == "open"
+    session.cut(0, connection=session.connections)
+    assert session.phase == "cut"

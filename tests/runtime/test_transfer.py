@@ -106,7 +106,7 @@ def test_a_chunk_beyond_the_credit_is_refused() -> None:
 
 def test_a_slow_reader_costs_bounded_memory_and_no_one_else() -> None:
     limits = replace(
-        SMALL, frame_bytes=2**16, chunk_bytes=2**14, feature_bytes=2**17, window_bytes=2**17,
+        SMALL, frame_bytes=2**16, chunk_bytes=2**14, window_bytes=2**17,
         queue_bytes=2**20, replay_bytes=2**18, kept_bytes=2**20, requests=1000,
     )  # fmt: skip
     app = EsApp(make_es(limits), size_bytes=2**16)

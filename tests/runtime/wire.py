@@ -31,7 +31,7 @@ TABLES: messages.Tables = {"request": {"prompt": "red poppies", "rng_seed": 7}}
 WAITS: messages.Tables = {"request": {"prompt": "red poppies"}, "plan": {"mechanism": "ue_to_es"}}
 """For these the ES waits for a feature of the UE."""
 SMALL = Limits(
-    frame_bytes=4096, chunk_bytes=100, feature_bytes=1000, window_bytes=1000, queue_bytes=5000,
+    frame_bytes=4096, chunk_bytes=100, window_bytes=1000, queue_bytes=5000,
     replay_bytes=8192, ack_bytes=300,
 )  # fmt: skip
 LEDGER = Ledger(

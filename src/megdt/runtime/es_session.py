@@ -229,7 +229,9 @@ class Sessions:
     ) -> tuple[EsSession, list[Event]]:
         """Take the first frame of a connection.
 
-        Where it cannot be taken, the session is closed already, and its `next_frame` says why.
+        Where it cannot be taken, the session is closed already, and its `next_frame` says why. One
+        that goes on after a cut is the same object as before, and its old connection, if the ES has
+        not noticed its loss, is replaced: `connections` has grown.
 
         Args:
             frame: A hello message.

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from megdt.errors import SessionError
+from megdt.errors import MessageError, SessionError
 from megdt.records import Kind, Ledger, Outcome, Side
 from megdt.runtime import messages
 from megdt.runtime.contents import Content, pack
@@ -146,9 +146,18 @@ class Generation:
             self._listeners.remove(listener)
 
     def take(self, source: str, to_side: Side) -> bool:
-        """Whether a feature from the UE is new: of several sessions the first brings it."""
+        """Whether a feature from the UE is new: of several sessions the first brings it.
+
+        Raises:
+            MessageError: If there are too many.
+        """
         new = (source, to_side) not in self._taken
         self._taken.add((source, to_side))
+        if len(self._taken) > self._limits.features:
+            raise MessageError(
+                f"request {self.key} brings more than {self._limits.features} features; send what "
+                "its stages make"
+            )
         return new
 
     def forget(self) -> None:

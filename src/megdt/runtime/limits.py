@@ -10,7 +10,7 @@ from megdt.errors import SessionError
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Caps and times of one end. The other end may have others: nothing relies on their being equal.
+    """Caps and times of one end. The other end may have others.
 
     Raises:
         SessionError: If a number is not above 0, or two do not go together.
@@ -26,11 +26,9 @@ class Limits:
     """Values in a frame, keys included."""
 
     chunk_bytes: int = 2**16
-    """Of a feature in one frame, when sent from here."""
-    feature_bytes: int = 2**22
-    """Of a feature that is taken."""
+    """Of a feature in one frame, when sent from here; small beside any peer's frame_bytes."""
     window_bytes: int = 2**22
-    """That the peer may send before what it has sent is released here; no less than a feature."""
+    """That the peer may send before what it has sent is released here, so the largest feature too."""
     queue_bytes: int = 2**24
     """Of features that wait here to be sent."""
     queue_frames: int = 2**10
@@ -54,6 +52,10 @@ class Limits:
     """Longest that a request may run."""
     requests: int = 8
     """Of one session, running at once."""
+    features: int = 2**10
+    """Of one request, from the UE."""
+    states: int = 64
+    """That one request may name at each end."""
 
     sessions: int = 1024
     """Of one ES, cut ones included."""
@@ -70,7 +72,6 @@ class Limits:
             if not (value > 0 and math.isfinite(value)):
                 raise SessionError(f"limit {field.name} is {value}, expected a number above 0")
         for small, large, factor in (
-            ("feature_bytes", "window_bytes", 1),
             ("frame_bytes", "replay_bytes", 2),
             ("chunk_bytes", "frame_bytes", 1),
         ):

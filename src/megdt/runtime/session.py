@@ -37,9 +37,6 @@ _KINDS: dict[str, type[SessionError]] = {
 }
 """By code of the message that ends a session."""
 
-_STATES = 64
-"""That one request may name at each end."""
-
 
 class Session:
     """What both ends have in common; see the module for how to drive it."""
@@ -212,9 +209,10 @@ class Session:
         if None not in known:
             same = known[0] == known[1]
             self._events.append(StatesCompared(key=state.key, stage=state.stage, same=same))
-        elif len([1 for key, _ in self._states if key == state.key]) > _STATES:
+        elif len([1 for key, _ in self._states if key == state.key]) > self.limits.states:
             raise MessageError(
-                f"request {state.key} names more than {_STATES} states; name each stage once"
+                f"request {state.key} names more than {self.limits.states} states; name those that "
+                "both ends have"
             )
 
     def _told(self) -> list[Event]:
@@ -300,7 +298,7 @@ class Session:
     def _queue(self, message: messages.Numbered, body: bytes) -> None:
         if isinstance(message, messages.State):
             self._compare(message, theirs=False)
-        largest_bytes = self._sender.largest_bytes or self.limits.feature_bytes
+        largest_bytes = self._sender.largest_bytes or self.limits.window_bytes
         if len(body) > largest_bytes:
             raise SessionError(
                 f"a feature of {len(body)} bytes is beyond the {largest_bytes} that the other end "
@@ -318,10 +316,17 @@ class Session:
         self._ack_since_s, self._ack_bytes, self._ack_now = None, 0, False
         self._pong, self._pinged_s = None, math.nan
 
-    def cut(self, now_s: float) -> None:
-        """The connection is lost; the session waits for another."""
-        if self._connected and not self._over:
-            self._connected, self._cut_s, self._greeting = False, now_s, None
+    def cut(self, now_s: float, *, connection: int | None = None) -> None:
+        """The connection is lost; the session waits for another.
+
+        Args:
+            now_s: On the driver's clock.
+            connection: Its number, as `connections` was when it began: one that another has replaced
+                is not missed. None for the present one.
+        """
+        if connection not in (None, self.connections) or not self._connected or self._over:
+            return
+        self._connected, self._cut_s, self._greeting = False, now_s, None
 
     def close(self) -> None:
         """Say bye: no new requests, and the session is over when those that run are."""

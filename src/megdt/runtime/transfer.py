@@ -276,10 +276,10 @@ class Receiver:
             raise MessageError(
                 f"feature {feature.number} comes after {self._numbers}; number features from 1 on"
             )
-        if feature.size_bytes > self._limits.feature_bytes:
+        if feature.size_bytes > self._limits.window_bytes:
             raise MessageError(
                 f"{feature.kind} of {feature.source} has {feature.size_bytes} bytes, at most "
-                f"{self._limits.feature_bytes} are taken; take a codec of fewer bits"
+                f"{self._limits.window_bytes} are taken; take a codec of fewer bits"
             )
         self._numbers, self._announced, self._over, self._came = feature.number, feature, over, 0
         return None if feature.size_bytes else self._complete(feature, bytearray())
