@@ -55,8 +55,23 @@ class EsSession(Session):
         """When it was cut last. [s]"""
         return self._cut_s
 
-    def greet(self, hello: messages.Hello, welcome: messages.Welcome, now_s: float) -> None:
+    def greet(
+        self,
+        hello: messages.Hello,
+        now_s: float,
+        *,
+        name: str,
+        bundle: str,
+        capabilities: list[str],
+    ) -> None:
         """Take a connection, of a new session or after a cut.
+
+        Args:
+            hello: Of the UE.
+            now_s: On the driver's clock.
+            name: Of the session.
+            bundle: Of the ES.
+            capabilities: Of the ES.
 
         Raises:
             ResumeError: If it cannot go on where it was.
@@ -66,17 +81,14 @@ class EsSession(Session):
         self._sender.resume(hello.received, hello.credit)
         self._sender.largest_bytes = self._sender.largest_bytes or hello.credit
         self._connect(now_s)
-        received, credit = self._receiver.received, self._receiver.grant()
-        self._greeting = messages.encode(
-            messages.Welcome(
-                bundle=welcome.bundle,
-                capabilities=welcome.capabilities,
-                session=welcome.session,
-                received=received,
-                credit=credit,
-            )
+        welcome = messages.Welcome(
+            bundle=bundle,
+            capabilities=capabilities,
+            session=name,
+            received=self._receiver.received,
+            credit=self._receiver.grant(),
         )
-        self.id, self._greeted = welcome.session, True
+        self._greeting, self._greeted, self.id = messages.encode(welcome), True, name
         self.device, self.capabilities = hello.device, tuple(hello.capabilities)
         self._events.append(Opened(resumed=resumed))
 
@@ -251,13 +263,13 @@ class Sessions:
                 )
             check_peer(hello, self.bundle, here="ES", there="UE")
             session = self._find(hello, owner)
-            welcome = messages.Welcome(
+            session.greet(
+                hello,
+                now_s,
+                name=session.id or new_id,
                 bundle=self.bundle,
                 capabilities=self.capabilities,
-                session=session.id or new_id,
-                credit=0,
             )
-            session.greet(hello, welcome, now_s)
             self._sessions[session.id] = session
         except SessionError as error:
             session = session or self._make(owner)

@@ -103,9 +103,8 @@ class Generation:
     def _tell(self, message: messages.Numbered, body: bytes = b"") -> None:
         if self.phase == "over" or self._told is None:
             raise SessionError(f"request {self.key} is over; send before finish or fail")
-        frame = messages.encode(
-            message, self._limits
-        )  # refuses here, to who sends, what no frame may hold
+        # Here, so that who sends is told of what no frame may hold.
+        frame = messages.encode(message, self._limits)
         self._told.append(Waiting(message=message, body=body))
         self.kept_bytes += len(frame) + len(body)
         for listener in tuple(self._listeners):
@@ -116,9 +115,9 @@ class Generation:
             return  # it was cancelled, or late, while who makes it was about to say so
         self.kept_bytes += len(messages.encode(last, self._limits))
         self.phase, self._last, self.tables = "over", last, {}
-        for listener in self._listeners:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
             listener.end(last)
-        self._listeners.clear()
 
     def attach(self, listener: Listener) -> None:
         """Tell a session all there is so far, and what is to come.

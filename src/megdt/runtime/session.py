@@ -113,8 +113,6 @@ class Session:
         quiet_s = self.limits.silence_s if asked else self.limits.ping_s
         return min(ack_s, self._heard_s + quiet_s)
 
-    # --- what comes -----------------------------------------------------------------------------
-
     def receive(self, frame: bytes, now_s: float) -> list[Event]:
         """Take a frame, which is never an error here: one that is bad closes the session.
 
@@ -219,8 +217,6 @@ class Session:
         told, self._events = self._events, []
         return told
 
-    # --- what goes ------------------------------------------------------------------------------
-
     def next_frame(self, now_s: float) -> bytes | None:
         """The next frame to send; None where there is none now.
 
@@ -292,7 +288,7 @@ class Session:
             raise SessionError(
                 f"request {key} does not run in this session; send while it does, with its key"
             )
-        messages.encode(message, self.limits)  # refuses here, to who sends, what no frame may hold
+        messages.encode(message, self.limits)  # so that who sends is told of what no frame may hold
         self._queue(message, body)
 
     def _queue(self, message: messages.Numbered, body: bytes) -> None:
@@ -306,8 +302,6 @@ class Session:
                 code="request",
             )
         self._sender.put(message, body)
-
-    # --- beginning and end ----------------------------------------------------------------------
 
     def _connect(self, now_s: float) -> None:
         self.connections += 1

@@ -92,14 +92,15 @@ class Sender:
         limits = self._limits
         frame_bytes = len(messages.write(message))
         size_bytes = frame_bytes + len(body)
-        ends = isinstance(message, messages.Bye | messages.Cancel | messages.Failure)
-        if len(self._queue) + len(self._first) >= limits.queue_frames:
+        goodbye = isinstance(message, messages.Bye)
+        if len(self._queue) + len(self._first) >= limits.queue_frames and not goodbye:
             raise SessionError(
                 f"{limits.queue_frames} messages wait to be sent and the other end takes none; "
                 "read from the connection",
                 code="slow",
             )
-        if self.queued_bytes + size_bytes > limits.queue_bytes and not ends:  # those are small
+        small = goodbye or isinstance(message, messages.Cancel | messages.Failure)
+        if self.queued_bytes + size_bytes > limits.queue_bytes and not small:
             raise SessionError(
                 f"{self.queued_bytes} bytes wait to be sent, {size_bytes} more are beyond the limit "
                 f"of {limits.queue_bytes}; wait until the other end has taken some",
