@@ -57,6 +57,7 @@ def test_times_and_sizes_in_the_text_are_those_of_the_code() -> None:
     for text in (
         f"within {limits.ack_bytes // 1024} KiB or {limits.ack_delay_s:g} s",
         f"while {(limits.replay_bytes - limits.frame_bytes) >> 20} MiB are",
+        f"the last {limits.kept_keys} keys",
         f"keeps a session for {limits.resume_s:g} s",
         f"After {limits.ping_s:g} s without a frame",
         f"after {limits.silence_s:g} s it gives",

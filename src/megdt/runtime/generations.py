@@ -49,7 +49,9 @@ class Generation:
 
     def __init__(self, owner: str, request: messages.Request, now_s: float, limits: Limits) -> None:
         self._limits = limits
-        self.owner, self.key, self.tables = owner, request.key, request.tables
+        self.owner, self.key = owner, request.key
+        self.tables = request.tables
+        """What to make; emptied when it is over."""
         self.deadline_at_s = now_s + request.deadline_s
         self.phase: Literal["running", "over"] = "running"
         self.digest = digest_of(request)

@@ -99,7 +99,10 @@ class Session:
 
     @property
     def wake_s(self) -> float:
-        """When `tick` has to be called, and `next_frame` after it, if nothing happens before."""
+        """When `tick` has to be called, and `next_frame` after it, if nothing happens before.
+
+        It is past while a frame is due: who cannot write waits for that, and not for this.
+        """
         if self._events:
             return -math.inf
         if self._over or not self._connected:
