@@ -9,7 +9,7 @@ import pytest
 
 from megdt.records import Packet, Side
 from megdt.runtime import messages
-from megdt.runtime.events import Answered, Failed, Requested, StatesCompared
+from megdt.runtime.events import Answered, Failed, FeatureArrived, Requested, StatesCompared
 from megdt.runtime.messages import encode
 from tests.runtime.wire import (
     SMALL,
@@ -153,3 +153,19 @@ def test_a_request_brings_a_bounded_number_of_features() -> None:
     wire.connect()
     wire.carry()
     assert "request k brings more than 3 features" in str(wire.ue.session.error)
+
+
+def test_a_feature_that_several_sessions_bring_is_taken_once() -> None:
+    app = EsApp(make_es(SMALL))
+    app.execute = lambda *_: None  # type: ignore[method-assign,assignment]
+    for payload in (b"first", b"second"):
+        wire = make_wire(SMALL, app)
+        wire.ue.session.ask("k", WAITS, deadline_s=5, now_s=0)
+        upload = Packet(payload=payload)
+        wire.ue.session.send_feature("k", upload, source="encode", to_side=Side.ES, kind="seed")
+        wire.connect()
+        wire.carry()
+        assert wire.es is not None
+        assert wire.es.held_bytes == 0
+    (arrived,) = (e for e in app.events if isinstance(e, FeatureArrived))
+    assert arrived.content.payload == b"first"

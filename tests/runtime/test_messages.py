@@ -69,6 +69,28 @@ def test_a_frame_that_is_no_message_is_refused_at_once(name: str) -> None:
     assert len(str(caught.value)) < 350
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("two messages", "frame has 38 bytes and its value 19; send one message in one frame"),
+        ("cut off", "frame ends after 18 bytes, amid a value; send frames whole"),
+        ("a text of 4 GiB", "text of 4294967295 bytes, at most 16384 are taken; shorten it"),
+        ("bytes of 4 GiB", "claims a value of 4294967295 bytes where 0 are left"),
+        ("a list of 4 Gi values", "claims 4294967300 values, at most 32768 are taken"),
+        ("a map of 4 Gi pairs", "claims 8589934591 values, at most 32768 are taken"),
+        ("lists 1,000 deep", "nested deeper than 8 lists and maps"),
+        ("an extension type", "a value of type 0xd4 at byte 18"),
+        ("an integer beyond 2**53 - 1", r"the integer 9007199254740992, beyond 2\*\*53 - 1"),
+        ("no number in the tables", "a number at byte 58 that is infinite or none"),
+        ("text for a number", "Expected `int`, got `str` - at `.*number`"),
+        ("bad UTF-8", "is no message: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_refusal_says_what_was_found_and_what_is_expected(name: str, told: str) -> None:
+    with pytest.raises(MessageError, match=told):
+        decode(REFUSED[name])
+
+
 def test_a_frame_as_large_as_may_be_is_refused_in_time() -> None:
     limits = Limits()
     tall = b"\x91" * limits.frame_bytes

@@ -347,6 +347,21 @@ def test_a_bye_of_the_ue_ends_the_session_when_all_is_done() -> None:
             wire.ue.session.ask("m", TABLES, deadline_s=5, now_s=0)
 
 
+def test_an_es_answers_a_bye_when_it_is_done() -> None:
+    kinds: list[str] = []
+    wire = make_wire(SMALL, watch=lambda to, frame: kinds.append(type(decode(frame)).__name__))
+    wire.ue.session.ask("k", WAITS, deadline_s=50, now_s=0)
+    wire.ue.session.close()
+    wire.connect()
+    wire.carry()
+    wire.pass_time(1)
+    assert kinds.count("Bye") == 1  # the UE's
+    wire.ue.session.send_feature("k", UPLOAD, source="encode", to_side=Side.ES, kind="seed")
+    wire.carry()
+    assert kinds.index("Result") < len(kinds) - 1 - kinds[::-1].index("Bye")
+    assert kinds.count("Bye") == 2
+
+
 def test_an_es_that_stops_finishes_what_runs() -> None:
     wire = make_wire(SMALL)
     wire.connect()
@@ -373,14 +388,19 @@ def test_an_es_that_stops_finishes_what_runs() -> None:
     assert "this ES stops; try again later" in str(other.ue.session.error)
 
 
-def test_both_may_say_bye_at_once() -> None:
-    wire = begin(make_wire(SMALL))
+def test_both_may_say_bye_while_a_request_runs() -> None:
+    wire = make_wire(SMALL)
     wire.connect()
-    wire.carry(9)
+    wire.ue.session.ask("k", WAITS, deadline_s=50, now_s=0)
+    wire.carry()
     wire.cut()
     wire.app.sessions.close()
     wire.ue.session.close()
     mend(wire)
+    assert wire.ue.session.phase == "leaving"
+    wire.ue.session.send_feature("k", UPLOAD, source="encode", to_side=Side.ES, kind="seed")
+    wire.carry()
+    wire.pass_time(1)
     assert wire.ue.of(Answered)
     assert wire.ue.session.phase == "closed"
     assert wire.ue.session.error is None

@@ -19,7 +19,7 @@ from megdt.records import Packet, Side
 from megdt.runtime import messages
 from megdt.runtime.events import Answered, Closed, Failed, FeatureArrived
 from megdt.runtime.messages import decode, encode
-from tests.runtime.wire import SMALL, TABLES, WAITS, EsApp, begin, make_es, make_wire
+from tests.runtime.wire import LEDGER, SMALL, TABLES, WAITS, EsApp, begin, make_es, make_wire
 
 
 @settings(max_examples=150, deadline=None)
@@ -186,3 +186,40 @@ def test_a_feature_larger_than_the_peer_takes_is_not_sent() -> None:
         wire.ue.session.send_feature(
             "k", Packet(payload=bytes(1001)), source="s", to_side=Side.ES, kind="seed"
         )
+
+
+def test_what_is_thrown_away_makes_room_for_what_comes() -> None:
+    wire = make_wire(SMALL)
+    wire.app.take = lambda *_: None  # type: ignore[method-assign,assignment]  # it releases nothing
+    session = wire.ue.session
+    for key, sizes in (("m", ()), ("k", (900, 950))):
+        session.ask(key, WAITS, deadline_s=50, now_s=0)
+        for size in sizes:
+            upload = Packet(payload=bytes(size))
+            session.send_feature(key, upload, source=str(size), to_side=Side.ES, kind="seed")
+    wire.connect()
+    wire.carry()
+    wire.pass_time(1)
+    assert wire.es is not None
+    assert wire.es.held_bytes == 1000  # a feature, and a fragment of the second
+    generation = wire.app.sessions.generations.get("ue-1", "k")
+    assert generation is not None
+    generation.finish("delivered", LEDGER)
+    wire.carry()
+    session.send_feature("m", Packet(payload=bytes(100)), source="s", to_side=Side.ES, kind="seed")
+    wire.carry()
+    wire.pass_time(1)
+    wire.carry()
+    assert session.queued_bytes == 0
+
+
+def test_what_comes_twice_is_passed_over() -> None:
+    wire = make_wire(SMALL)
+    wire.connect()
+    wire.carry()
+    assert wire.es is not None
+    request = encode(messages.Request(seq=1, key="k", deadline_s=5, tables=WAITS))
+    for _ in range(2):  # of a connection that was replaced, say
+        wire.app.take(wire.es.receive(request, 0), wire.es, 0)
+    assert wire.es.phase == "open"
+    assert len(wire.app.sessions.generations.running) == 1

@@ -364,7 +364,6 @@ class Session:
     def _end_key(self, key: str) -> None:
         """A request is over: nothing more of it is taken."""
         self._receiver.drop(key)
-        self._want_ack(self._heard_s, 0)  # what was dropped may have made room
         for name in [name for name in self._states if name[0] == key]:
             del self._states[name]
 
