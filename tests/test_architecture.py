@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "megdt"
 # Each may import what stands before it, and itself.
 ORDER = (
     "__init__", "errors", "records", "worlds", "models", "codecs", "link", "mechanisms", "twin",
-    "scenario", "sensing", "pictures", "profiling", "trial", "site", "tasks", "diagram", "report", "showing", "watching", "study", "doctor", "cli",
+    "scenario", "sensing", "pictures", "profiling", "trial", "site", "tasks", "diagram", "report", "showing", "watching", "runtime", "study", "doctor", "cli",
 )  # fmt: skip
 
 
@@ -96,6 +96,11 @@ def test_the_twins_store_needs_no_torch_and_no_server() -> None:
 
 def test_generating_needs_no_drawing_library() -> None:
     assert loaded_after("import megdt.models.bundle, megdt.report", ("skia", "torchmetrics")) == []
+
+
+def test_sessions_need_neither_torch_nor_io() -> None:
+    names = ("torch", "skia", "PIL", "asyncio", "socket", "ssl")
+    assert loaded_after("import megdt.runtime.es_session, megdt.runtime.ue_session", names) == []
 
 
 def test_the_doctor_needs_nothing_but_the_standard_library() -> None:

@@ -17,6 +17,10 @@ MegdtError                 the command line turns each of these into one line an
 |   +-- StoreError         its database cannot be opened, read or written
 |       +-- DamagedError   its database does not hold what was written
 +-- WriterError            a server that writes texts gave none
++-- SessionError           a session between UE and ES cannot go on, or is asked for what it cannot do
+|   +-- MessageError       a frame that is no message, or not one for now
+|   +-- HandshakeError     the two ends do not go together: protocol version, bundle
+|   +-- ResumeError        a session that was cut cannot go on where it was
 +-- OutputError            a file cannot be written or read where the user pointed
 +-- StudyError             a study's own program failed
 +-- MissingExtraError      a feature needs a package that is not installed
@@ -93,6 +97,37 @@ class PredictionError(MegdtError):
 
 class WriterError(MegdtError):
     """A server that writes texts gave none, or none that can be used."""
+
+
+class SessionError(MegdtError):
+    """A session between UE and ES cannot go on, or is asked for what it cannot do.
+
+    Args:
+        message: One line.
+        code: What it is to programs, as `docs/protocol.md` lists them.
+        retry_after_s: When to try again; None where that is of no use.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "session", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.retry_after_s = code, retry_after_s
+
+
+class MessageError(SessionError):
+    """A frame that is no message, or not one for now."""
+
+    def __init__(self, message: str, *, code: str = "message") -> None:
+        super().__init__(message, code=code)
+
+
+class HandshakeError(SessionError):
+    """The two ends do not go together: protocol version, bundle."""
+
+
+class ResumeError(SessionError):
+    """A session that was cut cannot go on where it was."""
 
 
 class OutputError(MegdtError):
