@@ -85,6 +85,7 @@ needs_weights = pytest.mark.skipif(
         "over_the_air",
         "step_split",
         "texts",
+        "twin_aids_meg",
         "twin_maintenance",
         "twin_monitor",
         "twin_planner",
