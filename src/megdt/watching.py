@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from megdt.scenario.twin import TwinScenario, parse_twin_scenario
 from megdt.site import SimulatedSite, open_twin
 from megdt.twin.entities import Update
 from megdt.twin.loop import Round, run_round
+from megdt.twin.patrol import DAY_S
 from megdt.twin.replica import TILE_COLUMNS, Replica
 from megdt.twin.store import Store
-from megdt.twin.twin import SERVER, Twin
+from megdt.twin.twin import SERVER, Twin, begin_s, whole_revision
 from megdt.twin.validation import Assessment
 
 if TYPE_CHECKING:
@@ -36,36 +38,86 @@ Tell = Callable[[Round], None]
 def keep_scenario(store: Store, scenario: TwinScenario) -> None:
     """Have a store say what it is the twin of.
 
+    What makes no other place (plans, requests, attacks, devices) is kept as it is now.
+
     Raises:
-        TwinError: If it is one of another scene, or of other UEs.
+        TwinError: If it is one of another scene, of other UEs or of other stations.
     """
     known = kept_scenario(store)
-    if known is None:
-        told = Update(id=SERVER, kind="es", reported={"scenario": finite_table(scenario)})
-        store.apply([told], now_s=store.now_s)
+    if known == scenario:
         return
-    for name in ("scene", "ues"):
-        ours, theirs = getattr(scenario, name), getattr(known, name)
-        if ours != theirs:
+    if known is not None:
+        for key, theirs, ours in _differences(known, scenario):
+            if key.startswith(("scene.", "ues.", "radio.stations")):
+                raise TwinError(
+                    f"this is the twin of another scenario: its {key} is {theirs!r}, now it is {ours!r}; "
+                    "take another --db, or ask what if with megdt twin whatif"
+                )
+    told = Update(id=SERVER, kind="es", reported={"scenario": finite_table(scenario)})
+    store.apply([told], now_s=store.now_s)
+
+
+def check_event(scenario: TwinScenario, changed: TwinScenario) -> None:
+    """See that what might happen happens to the same place.
+
+    Raises:
+        TwinError: If it would be another one.
+    """
+    for key, was, now in _differences(scenario, changed):
+        if key in {
+            "scene.kind",
+            "scene.rng_seed",
+            "scene.length_m",
+            "scene.folder",
+            "radio.stations",
+        }:
             raise TwinError(
-                f"this is the twin of another scenario: its [{name}] is {theirs}, now it is {ours}; "
-                "take another --db, or ask what if with megdt twin whatif"
+                f"{key} is {was!r} and would be {now!r}, which is another place and not what happens to "
+                "this one; follow it with megdt twin run"
             )
+
+
+def _differences(one: TwinScenario, other: TwinScenario) -> list[tuple[str, Any, Any]]:
+    """Keys by which two scenarios differ, with both values."""
+    theirs = other.table()
+    return [
+        (f"{name}.{key}", value, theirs[name][key])
+        for name, table in one.table().items() for key, value in table.items()
+        if value != theirs[name][key]
+    ]  # fmt: skip
 
 
 def kept_scenario(store: Store) -> TwinScenario | None:
     """What a store is the twin of; None for an empty one."""
     server = next((e.reported for e in store.entities("es") if e.id == SERVER), {})
-    tables = server.get("scenario")
-    return None if tables is None else parse_twin_scenario(tables, source="the twin's scenario")
+    if (kept := server.get("scenario")) is None:
+        return None
+    tables = {
+        name: {key: math.inf if value == "inf" else value for key, value in table.items()}
+        for name, table in kept.items()
+    }
+    return parse_twin_scenario(tables, source="the twin's scenario")
+
+
+def rounds_over(store: Store) -> int:
+    """How many rounds of a twin are over."""
+    return next(
+        (int(e.reported.get("rounds", 0)) for e in store.entities("es") if e.id == SERVER), 0
+    )
 
 
 def finite_table(scenario: TwinScenario) -> dict[str, dict[str, Any]]:
-    """Its tables without endless bounds, which are the defaults, and which JSON has no word for."""
+    """Its tables; endless bounds, which JSON has no number for, as "inf", or left out where they are the
+    defaults.
+    """
+    usual = TwinScenario().table()
     return {
-        name: {key: value for key, value in table.items() if value != math.inf}
+        name: {
+            key: "inf" if value == math.inf else value
+            for key, value in table.items() if value != math.inf or usual[name][key] != math.inf
+        }
         for name, table in scenario.table().items()
-    }
+    }  # fmt: skip
 
 
 def follow(twin: Twin, site: SimulatedSite, rounds: int, tell: Tell | None = None) -> list[Round]:
@@ -94,7 +146,9 @@ def what_if(
     rounds: int,
     tell: Tell | None = None,
 ) -> dict[str, tuple[Twin, SimulatedSite, list[Round]]]:
-    """The next rounds on two forks of a twin, as it is and if something happened.
+    """The next rounds on two forks of a twin, as it is and if something happened: both from the end of
+    its last whole round, whoever follows it meanwhile. A garden that is older if, is looked at so much
+    later.
 
     Args:
         scenario: As it is.
@@ -105,11 +159,16 @@ def what_if(
         tell: Told of each as it is over.
     """
     found = {}
-    here = SimulatedSite(scenario, bundle, start_s=store.now_s)
-    live = open_twin(scenario, here, store, bundle)
-    for name, case in (("as it is", scenario), ("if", changed)):
-        site = SimulatedSite(case, bundle, start_s=store.now_s)
-        fork = live.fork(site.place, case.ues.count)
+    now_s, at = begin_s(store, scenario.twin.interval_s), whole_revision(store)
+    live = open_twin(scenario, SimulatedSite(scenario, bundle, start_s=now_s), store, bundle)
+    later_days = max(changed.scene.age_days - scenario.scene.age_days, 0.0)
+    scene = replace(changed.scene, age_days=changed.scene.age_days - later_days)
+    for name, case, later_s in (
+        ("as it is", scenario, 0.0),
+        ("if", replace(changed, scene=scene), DAY_S * later_days),
+    ):
+        site = SimulatedSite(case, bundle, start_s=now_s + later_s)
+        fork = live.fork(site.place, case.ues.count, at=at)
         found[name] = fork, site, follow(fork, site, rounds, tell)
     return found
 
@@ -125,6 +184,7 @@ def summarise(twin: Twin, site: SimulatedSite, rounds: Sequence[Round]) -> dict[
         "rounds": len(rounds),
         "verdicts": dict(Counter(_verdict(r.validity) for r in rounds)),
         "views_sent_up": sum(len(r.uploads) for r in rounds),
+        "views_lost": sum(u.arrival is None for r in rounds for u in r.uploads),
         "bits_sent_up": sum(u.bits for r in rounds for u in r.uploads),
         "alarms": sum(bool(j.evidence) for r in rounds for j in r.judgements.values()),
         "quarantined": [
@@ -158,6 +218,7 @@ def as_json(rounds: Sequence[Round]) -> list[dict[str, Any]]:
             "predictions": r.validity.predictions.verdict,
             "reasons": list(r.validity.reasons),
             "views": [str(u.side) for u in r.uploads],
+            "lost": [str(u.side) for u in r.uploads if u.arrival is None],
             "evidence": {
                 str(side): [str(e) for e in judged.evidence]
                 for side, judged in r.judgements.items() if judged.evidence
@@ -194,7 +255,7 @@ def print_rounds(rounds: Sequence[Round]) -> None:
         took = _mean([a.served.latency_s for a in r.answers if a.served.outcome == "delivered"])
         table.add_row(
             str(r.number), f"{r.now_s:.0f} s", _verdict(r.validity),
-            " ".join(str(u.side) for u in r.uploads) or "nobody",
+            " ".join(f"{u.side}{'' if u.arrival else ' (lost)'}" for u in r.uploads) or "nobody",
             ", ".join(f"{n} x {name}" if n > 1 else name for name, n in plans.items()) or "nothing",
             "" if took is None else f"{1000 * took:.0f} ms",
         )  # fmt: skip
@@ -207,6 +268,7 @@ def print_rounds(rounds: Sequence[Round]) -> None:
 
 _LINES = (
     ("views sent up", "views_sent_up", "{:.0f}"),
+    ("of these lost", "views_lost", "{:.0f}"),
     ("replica seen", "replica_seen", "{:.0%}"),
     ("replica's error, grey levels", "replica_error", "{:.1f}"),
     ("alarms", "alarms", "{:.0f}"),
@@ -252,8 +314,12 @@ def replay(store: Store, at_s: float | None) -> dict[str, Any]:
     """What the twin knew at a time, now where left out.
 
     Raises:
-        TwinError: If it knew nothing yet.
+        TwinError: If it knew nothing yet, or the time has not come.
     """
+    if at_s is not None and not at_s <= store.now_s:
+        raise TwinError(
+            f"the time is {at_s:g} s, this twin's clock goes to {store.now_s:g} s; give one until then"
+        )
     revision = store.revision if at_s is None else store.revision_at(at_s)
     known = store.entities(at=revision) if revision else []
     if not known:
@@ -315,14 +381,14 @@ def print_replay(found: dict[str, Any]) -> None:
         console.print(table)
 
 
-def check_database(path: Path) -> None:
+def check_database(where: str) -> None:
     """See that there is one, before it would be made.
 
     Raises:
         TwinError: If there is no such file.
     """
-    if "://" not in str(path) and not path.is_file():
-        raise TwinError(f"there is no twin at {path}; make one with megdt twin run --db {path}")
+    if "://" not in where and not Path(where).is_file():
+        raise TwinError(f"there is no twin at {where}; make one with megdt twin run --db {where}")
 
 
 def _verdict(found: Assessment) -> str:

@@ -222,9 +222,7 @@ def what_if(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[str, Any]]
         watching.follow(open_twin(chosen, site, store, bundle), site, settings["live_rounds"])
         for words in settings["what_if"]:
             said = as_settings(read_events(words), chosen)
-            changed = parse_twin_scenario(
-                override(watching.finite_table(chosen), said), source="if"
-            )
+            changed = parse_twin_scenario(override(chosen.table(), said), source="if")
             revision = store.revision
             cases = watching.what_if(chosen, changed, store, bundle, rounds=settings["fork_rounds"])
             for name, case in cases.items():

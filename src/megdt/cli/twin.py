@@ -15,6 +15,7 @@ from megdt.cli.output import print_json, progress_bar
 
 if TYPE_CHECKING:
     from megdt.scenario.twin import TwinScenario
+    from megdt.twin.store import Store
     from megdt.watching import Tell
 
 twin_app = typer.Typer(
@@ -65,19 +66,28 @@ def run_twin(
     from megdt.pictures import check_writable, free_name, save_picture
     from megdt.scenario.twin import read_twin_scenario
     from megdt.site import SimulatedSite, open_twin
-    from megdt.twin.store import open_store
+    from megdt.twin.twin import begin_s
 
     chosen = read_twin_scenario(scenario, settings or [])
     many = _count(rounds, chosen)
     path = out if out is not None else free_name(Path("twin.png"))
     check_writable(path)
-    with open_store(db if db is not None else ":memory:") as store:
+    bundle = Bundle()
+    with _kept(db) as store:
+        start_s = begin_s(store, chosen.twin.interval_s)
+        site = SimulatedSite(chosen, bundle, start_s=start_s)
         watching.keep_scenario(store, chosen)
-        bundle = Bundle()
-        site = SimulatedSite(chosen, bundle, start_s=store.now_s)
         twin = open_twin(chosen, site, store, bundle)
-        with _told(many) as tell:
-            found = watching.follow(twin, site, many, tell)
+        try:
+            with _told(many) as tell:
+                found = watching.follow(twin, site, many, tell)
+        except KeyboardInterrupt:
+            if db is not None:
+                typer.echo(
+                    f"stopped after {twin.rounds} rounds; {db} keeps them, the same command goes on",
+                    err=True,
+                )
+            raise
         views = {"the replica": twin.picture, "the world": site.panorama}
         save_picture(path, watching.draw_twin(f"after {found[-1].now_s:g} s", views))
         summary = watching.summarise(twin, site, found)
@@ -94,7 +104,12 @@ def run_twin(
 
 @twin_app.command("whatif")
 def ask_what_if(
-    scenario: ScenarioArgument = "garden_drones",
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            help="As of run, where no --db tells it. (default: garden_drones)", show_default=False
+        ),
+    ] = None,
     settings: SetOption = None,
     prompt: Annotated[
         str | None,
@@ -129,17 +144,32 @@ def ask_what_if(
     path = out if out is not None else free_name(Path("whatif.png"))
     check_writable(path)
     if db is not None:
-        watching.check_database(Path(db))
+        watching.check_database(db)
+        if scenario is not None:
+            raise ScenarioError(
+                f"both a scenario, {scenario}, and --db {db} are told; leave the scenario out: the database "
+                "has its own"
+            )
     with open_store(db if db is not None else ":memory:") as store:
-        # Where a user's photos are is no event.
-        here = [s for s in settings or [] if s.startswith("scene.folder=")]
         kept = watching.kept_scenario(store)
-        chosen = read_twin_scenario(scenario, here) if kept is None else kept
+        if db is not None and kept is None:
+            raise ScenarioError(f"{db} has no twin yet; make one with megdt twin run --db {db}")
+        # Where a user's photos are, and how long a twin is followed before, are no events.
+        here = [s for s in settings or [] if s.startswith(("scene.folder=", "twin.rounds="))]
+        chosen = kept or read_twin_scenario(scenario or "garden_drones", here)
         events = [] if prompt is None else as_settings(read_events(prompt), chosen)
         said = [*events, *(settings or [])]
-        changed = parse_twin_scenario(override(watching.finite_table(chosen), said), source="if")
+        changed = parse_twin_scenario(override(chosen.table(), said), source="if")
+        watching.check_event(chosen, changed)
         bundle = Bundle()
         before = chosen.twin.rounds if kept is None else 0
+        over = before or watching.rounds_over(store)
+        attack = changed.attack
+        if attack != chosen.attack and attack.kind != "none" and attack.from_round >= over + rounds:
+            raise ScenarioError(
+                f"attack.from_round is {attack.from_round}, the rounds that are asked for end before "
+                f"{over + rounds}; take an earlier one, or more --rounds"
+            )
         with _told(before + 2 * rounds) as tell:
             if before:
                 site = SimulatedSite(chosen, bundle)
@@ -180,7 +210,7 @@ def replay_twin(
     from megdt.pictures import check_writable, free_name, save_picture
     from megdt.twin.store import open_store
 
-    watching.check_database(Path(database))
+    watching.check_database(database)
     path = out if out is not None else free_name(Path("replay.png"))
     check_writable(path)
     with open_store(database) as store:
@@ -195,6 +225,25 @@ def replay_twin(
         return
     watching.print_replay(found)
     typer.echo(f"picture: {file}" if file else "picture: none, nobody has seen anything yet")
+
+
+@contextmanager
+def _kept(db: str | None) -> Iterator[Store]:
+    """The store of a twin; a file that is made for it goes again where nothing came to be kept."""
+    from megdt.twin.store import open_store
+
+    new = db is not None and "://" not in db and not Path(db).exists()
+    revision = 0
+    try:
+        with open_store(db if db is not None else ":memory:") as store:
+            try:
+                yield store
+            finally:
+                revision = store.revision
+    finally:
+        if new and not revision:
+            for end in ("", "-wal", "-shm"):
+                Path(f"{db}{end}").unlink(missing_ok=True)
 
 
 def _count(rounds: int | None, scenario: TwinScenario) -> int:

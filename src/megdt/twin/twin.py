@@ -101,22 +101,26 @@ class Twin:
                 self._told.append(first)
         self._server_at = next((e.revision for e in store.entities("es") if e.id == SERVER), 0)
 
-    def fork(self, place: Place | None = None, ues: int | None = None) -> Twin:
+    def fork(
+        self, place: Place | None = None, ues: int | None = None, *, at: int | None = None
+    ) -> Twin:
         """A twin in memory that goes on from here; whatever is tried on it, this one stays as it is.
 
         Args:
             place: Another one, with as many columns.
             ues: Another number of UEs.
+            at: Of this revision, not the newest.
         """
+        store = self.store.fork(at=at)
         return Twin(
             self.network.place if place is None else place,
             self.network.tracker.ues if ues is None else ues,
-            store=self.store.fork(),
+            store=store,
             planner=self.planner,
             models=self._models,
             namer=self._namer,
             horizon_s=self.horizon_s,
-            told=self._told,
+            told=[beacon for beacon in self._told if beacon.time_s <= store.now_s],
         )
 
     @property
@@ -293,6 +297,12 @@ class Twin:
     def _server(self) -> dict[str, Any]:
         known = [e.reported for e in self.store.entities("es") if e.id == SERVER]
         return known[0] if known else {}
+
+
+def whole_revision(store: Store) -> int:
+    """The newest revision at which no round was under way."""
+    told = next((e.reported for e in store.entities("es") if e.id == SERVER), {})
+    return store.revision_at(told["round_s"]) if "round_s" in told else store.revision
 
 
 def begin_s(store: Store, interval_s: float) -> float:
