@@ -187,7 +187,7 @@ def test_pages_that_were_overwritten_are_refused_and_the_rest_is_rescued(path: P
 
 def test_a_file_that_is_no_database_is_refused_and_cannot_be_repaired(path: Path) -> None:
     path.write_bytes(b"\0" * 100 + path.read_bytes()[100:])
-    with pytest.raises(DamagedError, match=r"twin\.db is damaged"):
+    with pytest.raises(StoreError, match=r"twin\.db is no database"):
         open_store(path)
     with pytest.raises(StoreError, match="no event that can be read"):
         repair(path)

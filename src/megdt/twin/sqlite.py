@@ -44,6 +44,7 @@ _STRAYED = f"""
 SELECT (SELECT count(*) FROM (SELECT * FROM ({_ENDS}) EXCEPT {_POINTERS}))
      + (SELECT count(*) FROM ({_POINTERS} EXCEPT SELECT * FROM ({_ENDS})))
 """
+_MAGIC = b"SQLite format 3"
 _DAMAGE = {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE", "SQLITE_NOTADB"}
 
 
@@ -277,11 +278,18 @@ class SqliteStorage:
             yield
         except sqlite3.Error as error:
             name = getattr(error, "sqlite_errorname", "")
+            if name == "SQLITE_NOTADB" and not self._path.read_bytes()[:64].startswith(_MAGIC):
+                raise StoreError(
+                    f"{self._path} is no database and so no twin's; name another file, or if it was one, "
+                    "take a copy of it from before"
+                ) from error
             # Text that is none comes as an error of the driver's own, without a name.
             if name in _DAMAGE or (isinstance(error, sqlite3.OperationalError) and not name):
                 raise self._damaged(str(error)) from error
             said = str(error).rstrip(".")
-            raise StoreError(
-                f"{self._path} cannot be {done}: {said}; see that it can be reached and that there is "
-                "room, and try again under the same key"
-            ) from error
+            if name.startswith("SQLITE_BUSY"):
+                do = "another program writes to it; wait for it"
+            else:
+                do = "see that it can be reached and that there is room"
+            again = ", and try again under the same key" if done == "written" else ", and try again"
+            raise StoreError(f"{self._path} cannot be {done}: {said}; {do}{again}") from error
