@@ -72,9 +72,11 @@ def measure(
 def read_phrases() -> list[dict[str, Any]]:
     """What becomes of each phrase."""
     rows = []
-    for phrase, meant in tomllib.loads(PHRASES.read_text())["phrases"].items():
+    tables = tomllib.loads(PHRASES.read_text())
+    for phrase, meant in (tables["phrases"] | tables["refused"]).items():
         try:
-            found = [event.name for event in read_events(phrase)]
+            told = read_events(phrase)
+            found = [e.name if e.amount is None else f"{e.name} {e.amount}" for e in told]
             outcome = "understood" if set(found) == set(meant) else "misread"
         except ScenarioError:
             found, outcome = [], "refused"
@@ -243,7 +245,8 @@ def what_if(settings: Mapping[str, Any], bundle: Bundle) -> list[dict[str, Any]]
 
 def claims_of(part: Mapping[str, Any]) -> list[dict[str, str]]:
     """What the numbers say."""
-    words = part["words"]
+    words = [row for row in part["words"] if row["meant"]]
+    others = [row for row in part["words"] if not row["meant"]]
     counts = {
         kind: sum(row["outcome"] == kind for row in words)
         for kind in ("understood", "refused", "misread")
@@ -258,6 +261,13 @@ def claims_of(part: Mapping[str, Any]) -> list[dict[str, str]]:
             "claim": "What is not understood is refused, never misread",
             "verdict": "holds" if counts["misread"] == 0 else "does not hold",
             "found": f"{counts['refused']} refused, {counts['misread']} misread",
+        },
+        {
+            "claim": "What nothing here can become is refused",
+            "verdict": "holds"
+            if all(r["outcome"] == "refused" for r in others)
+            else "does not hold",
+            "found": f"{sum(r['outcome'] == 'refused' for r in others)} of {len(others)}",
         },
     ]
     by = {(row["scenario"], row["way"]): row for row in part["pictures"]}
