@@ -109,11 +109,11 @@ def test_an_error_in_a_thread_is_raised() -> None:
 class Mail:
     """An exchange by queues, one an edge."""
 
-    def __init__(self, queues: Mapping[tuple[str, str], Queue[Delivery | None]], wait_s: float):
+    def __init__(self, queues: Mapping[tuple[str, str], Queue[Delivery]], wait_s: float):
         self.queues, self.wait_s = queues, wait_s
         self.deadline: float | None = None
 
-    def post(self, edge: Edge, delivery: Delivery | None) -> None:
+    def post(self, edge: Edge, delivery: Delivery) -> None:
         self.queues[edge.key].put(delivery)
 
     def take(self, edge: Edge) -> Delivery | None:

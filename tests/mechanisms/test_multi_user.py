@@ -770,14 +770,14 @@ class Post:
     """An exchange for sides in threads; of those that are silent nothing comes."""
 
     silent: Collection[Side]
-    boxes: dict[object, queue.Queue[Delivery | None]] = field(default_factory=dict)
+    boxes: dict[object, queue.Queue[Delivery]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def box(self, edge: Edge) -> queue.Queue[Delivery | None]:
+    def box(self, edge: Edge) -> queue.Queue[Delivery]:
         with self.lock:
             return self.boxes.setdefault(edge.key, queue.Queue())
 
-    def post(self, edge: Edge, delivery: Delivery | None) -> None:
+    def post(self, edge: Edge, delivery: Delivery) -> None:
         self.box(edge).put(delivery)
 
     def take(self, edge: Edge) -> Delivery | None:

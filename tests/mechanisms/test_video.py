@@ -204,10 +204,10 @@ def test_threads_change_nothing(name: str) -> None:
 class Mail:
     """An exchange by queues, one an edge."""
 
-    def __init__(self, queues: Mapping[tuple[str, str], Queue[Delivery | None]]):
+    def __init__(self, queues: Mapping[tuple[str, str], Queue[Delivery]]):
         self.queues = queues
 
-    def post(self, edge: Edge, delivery: Delivery | None) -> None:
+    def post(self, edge: Edge, delivery: Delivery) -> None:
         self.queues[edge.key].put(delivery)
 
     def take(self, edge: Edge) -> Delivery | None:

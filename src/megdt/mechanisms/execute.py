@@ -334,7 +334,7 @@ class Progress:
         return delivery
 
     def receive(self, edge: Edge, delivery: Delivery | None) -> None:
-        """Take what has come over the air; None where its sender says nothing."""
+        """Take what has come over the air; None where its sender said nothing."""
         if delivery is None or delivery.outcome != "delivered":
             self.missing.setdefault(edge.key, "late" if delivery is None else delivery.outcome)
             return
@@ -350,12 +350,12 @@ class Progress:
 class Exchange(Protocol):
     """How processes hand deliveries to each other; the radio is simulated by who sends."""
 
-    def post(self, edge: Edge, delivery: Delivery | None) -> None:
-        """Leave it for the edge's target; None where there is nothing to send."""
+    def post(self, edge: Edge, delivery: Delivery) -> None:
+        """Leave it for the edge's target; where nothing was made, with the outcome that says why."""
         ...
 
     def take(self, edge: Edge) -> Delivery | None:
-        """What has been posted; None where that is nothing, or nobody posted by the deadline."""
+        """What has been posted; None where nobody posted by the deadline."""
         ...
 
 
@@ -375,5 +375,8 @@ def run_side(execution: Execution, side: Side, exchange: Exchange) -> Progress:
             # At once: the others may wait for it while this side waits for somebody else.
             for edge in execution.mechanism.edges:
                 if edge.source.name == step.name:
-                    exchange.post(edge, progress.send(edge))
+                    delivery = progress.send(edge)
+                    if delivery is None:
+                        delivery = Delivery(outcome=progress.missing[edge.key])
+                    exchange.post(edge, delivery)
     return progress

@@ -1,0 +1,209 @@
+"""One side of a request, run beside its session: what the other end sends is handed to the stages that
+wait for it, and the ledgers of both ends become one.
+
+Stages block, so they run in threads; sessions are not for threads, so what a stage sends is handed to
+the driver, which calls the session where it owns it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from threading import Condition
+
+from megdt.errors import SessionError
+from megdt.link.energy import DeviceProfile
+from megdt.mechanisms.execute import CoreSeconds, Execution, Progress, run_side
+from megdt.mechanisms.schedule import make_ledger
+from megdt.mechanisms.stages import Edge, Mechanism, Models
+from megdt.records import Computation, Delivery, Ledger, Line, Outcome, Side
+from megdt.runtime.messages import Tables
+from megdt.scenario import Scenario, parse_scenario
+
+Send = Callable[[Edge, Delivery], None]
+"""Hands what crosses an edge to the driver; called in the thread of the stages."""
+
+
+class Post:
+    """What comes for one request, and what goes.
+
+    Args:
+        send: Takes what goes.
+        deadline_s: From now on; what has not come by then is late.
+    """
+
+    def __init__(self, send: Send, *, deadline_s: float) -> None:
+        self._send = send
+        self._until_s = time.monotonic() + deadline_s
+        self._came: dict[tuple[str, Side], Delivery] = {}
+        self._lines: Ledger | None = None
+        self._stopped: SessionError | None = None
+        self._change = Condition()
+
+    def deliver(self, source: str, to_side: Side, delivery: Delivery) -> None:
+        """A feature has come from the other end."""
+        with self._change:
+            self._came[source, to_side] = delivery
+            self._change.notify_all()
+
+    def deliver_lines(self, ledger: Ledger) -> None:
+        """What the other end's stages and crossings have cost."""
+        with self._change:
+            self._lines = ledger
+            self._change.notify_all()
+
+    def stop(self, error: SessionError) -> None:
+        """Nobody waits for this request any more: its stages end at their next crossing."""
+        with self._change:
+            self._stopped = error
+            self._change.notify_all()
+
+    def post(self, edge: Edge, delivery: Delivery) -> None:
+        """Send what crosses an edge.
+
+        Raises:
+            SessionError: If the request was stopped.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        self._send(edge, delivery)
+
+    def take(self, edge: Edge) -> Delivery | None:
+        """What has crossed an edge; None where nothing has by the deadline.
+
+        Raises:
+            SessionError: If the request was stopped.
+        """
+        self._wait(lambda: edge.key in self._came)
+        return self._came.pop(edge.key, None)
+
+    def take_lines(self) -> Ledger | None:
+        """What the other end has spent; None where it has not said so by the deadline.
+
+        Raises:
+            SessionError: If the request was stopped.
+        """
+        self._wait(lambda: self._lines is not None)
+        return self._lines
+
+    def _wait(self, here: Callable[[], bool]) -> None:
+        with self._change:
+            left_s = max(self._until_s - time.monotonic(), 0.0)
+            self._change.wait_for(lambda: self._stopped is not None or here(), left_s)
+            if self._stopped is not None:
+                raise self._stopped
+
+
+def parse_request(tables: Tables) -> Scenario:
+    """The scenario of a request's tables.
+
+    Raises:
+        ScenarioError: If they are none.
+        SessionError: If it takes more sides than the ES and one UE.
+    """
+    scenario = parse_scenario(tables)
+    sides = set(scenario.mechanism.sides)
+    if not sides <= {Side.ES, Side.UE}:
+        raise SessionError(
+            f"mechanism {scenario.mechanism.name} has {len(sides) - 1} UEs; ask for one of one UE",
+            code="request",
+        )
+    return scenario
+
+
+def run_part(
+    scenario: Scenario, side: Side, models: Models, post: Post, *, core_s: CoreSeconds | None = None
+) -> Progress:
+    """Run one side's stages of a request.
+
+    Args:
+        scenario: Of `parse_request`; the same on both ends.
+        side: This end's.
+        models: Sub-models of this end.
+        post: To and from the other end.
+        core_s: As of `simulate`.
+
+    Raises:
+        MegdtError: Of its stages, or if the request was stopped.
+    """
+    crossing = {edge.source.makes for edge in scenario.mechanism.edges}
+    codecs = {kind: scenario.codec(kind) for kind in scenario.plan.codecs if kind in crossing}
+    execution = Execution(
+        mechanism=scenario.mechanism,
+        request=scenario.request,
+        models=scenario.with_writer(models),
+        codecs=codecs,
+        links={kind: scenario.link_of(kind) for kind in codecs},
+        devices=scenario.devices.profiles(scenario.mechanism.sides),
+        core_s=core_s,
+    )
+    return run_side(execution, side, post)
+
+
+def lines_of(progress: Progress) -> Ledger:
+    """What one side has spent so far, without a clock: the other end has the rest."""
+    every = [line for lines in progress.lines.values() for line in lines]
+    return Ledger(
+        crossings=tuple(line for line in every if not isinstance(line, Computation)),
+        computations=tuple(line for line in every if isinstance(line, Computation)),
+    )
+
+
+def join_ledgers(
+    progress: Progress, theirs: Ledger, devices: Mapping[Side, DeviceProfile]
+) -> Ledger:
+    """One ledger of what both ends have spent, as `simulate` would have written it.
+
+    Args:
+        progress: Of this end.
+        theirs: As the other end told it.
+        devices: Of all sides.
+    """
+    mechanism = progress.execution.mechanism
+    lines: dict[object, list[Line]] = {key: list(own) for key, own in progress.lines.items()}
+    told: tuple[Line, ...] = (*theirs.crossings, *theirs.computations)
+    for line in told:
+        lines.setdefault(_key_of(mechanism, line), []).append(line)
+    for edge in mechanism.edges:  # encoded, sent, decoded
+        lines[edge.key] = sorted(lines.get(edge.key, ()), key=_stage_of_crossing)
+    return make_ledger(
+        mechanism, {key: found for key, found in lines.items() if found}, devices,
+        in_order=progress.execution.in_order,
+    )  # fmt: skip
+
+
+def outcome_of(mechanism: Mechanism, ledger: Ledger) -> Outcome:
+    """What became of the last stage, by what was run and what arrived."""
+    ran = {c.stage for c in ledger.computations if c.task == "run"}
+    crossed = {(c.source, c.to_side): c.outcome for c in ledger.crossings}
+
+    def of(name: str) -> Outcome:
+        stage = mechanism.by_name[name]
+        if name in ran:
+            return "delivered"
+        for source in (name for name in stage.inputs if name not in stage.optional):
+            before = of(source)
+            if before != "delivered":
+                return before
+            here = mechanism.by_name[source].side == stage.side
+            outcome = "delivered" if here else crossed.get((source, stage.side), "late")
+            if outcome != "delivered":
+                return outcome
+        return "lost"  # it came, and said nothing without one that did not
+
+    return of(mechanism.stages[-1].name)
+
+
+def _key_of(mechanism: Mechanism, line: Line) -> object:
+    """The stage or the edge that a line is of."""
+    target = line.stage if isinstance(line, Computation) else line.target
+    for edge in mechanism.edges:
+        if (edge.source.name, edge.target.name) == (line.source, target):
+            return edge.key
+    return target
+
+
+def _stage_of_crossing(line: Line) -> int:
+    if not isinstance(line, Computation):
+        return 1
+    return 0 if line.task.startswith("encode") else 2

@@ -1,0 +1,190 @@
+"""Both sides of a request, each beside its end of a session, with only frames between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megdt.errors import SessionError
+from megdt.link.energy import load_profile
+from megdt.mechanisms.execute import Progress
+from megdt.mechanisms.stages import Edge
+from megdt.models.bundle import Bundle
+from megdt.records import Delivery, Ledger, Side
+from megdt.runtime.es_session import Sessions
+from megdt.runtime.events import Answered, Cancelled, FeatureArrived, LinesArrived, Requested
+from megdt.runtime.messages import Tables
+from megdt.runtime.sides import Post, join_ledgers, lines_of, outcome_of, parse_request, run_part
+from megdt.runtime.ue_session import UeSession
+
+TABLES: Tables = {"request": {"prompt": "red poppies", "rng_seed": 7, "steps": 2}}
+
+
+def core_s(side: Side, task: str) -> float:
+    return 0.001
+
+
+@dataclass
+class Node:
+    """Two ends driven in one thread, their stages in others."""
+
+    models: Bundle
+    wait_s: float = 60.0
+    calls: SimpleQueue[Callable[[], Any]] = field(default_factory=SimpleQueue)
+    posts: dict[Side, Post] = field(default_factory=dict)
+    answer: Answered | None = None
+    errors: list[BaseException] = field(default_factory=list)
+
+    def run(self, tables: Tables, cancel_after: int | None = None) -> Progress:
+        """The UE's part of a request, once the ES has answered it."""
+        now = time.monotonic
+        sessions = Sessions(bundle="ab" * 32)
+        ue = UeSession(bundle="ab" * 32, device=load_profile("phone"))
+        ue.connect(now())
+        hello = ue.next_frame(now())
+        assert hello is not None
+        es, _ = sessions.accept(hello, now(), owner="anna", new_id="s")
+        ue.ask("k", tables, deadline_s=self.wait_s, now_s=now())
+        scenario = parse_request(tables)
+
+        def send_up(edge: Edge, delivery: Delivery) -> None:
+            self.calls.put(
+                partial(
+                    ue.send_feature, "k", delivery, source=edge.source.name,
+                    to_side=edge.target.side, kind=edge.source.makes,
+                )
+            )  # fmt: skip
+
+        self.posts[Side.UE] = Post(send_up, deadline_s=self.wait_s)
+        with ThreadPoolExecutor(2) as pool:
+
+            def ue_part() -> Progress:
+                made = run_part(scenario, Side.UE, self.models, self.posts[Side.UE], core_s=core_s)
+                self.calls.put(partial(ue.send_lines, "k", lines_of(made)))
+                return made
+
+            part: Future[Progress] = pool.submit(ue_part)
+            begun = time.monotonic()
+            while self.answer is None and not self.errors and now() < begun + self.wait_s:
+                while frame := ue.next_frame(now()):
+                    for event in es.receive(frame, now()):
+                        if isinstance(event, Requested):
+                            self.begin(event.generation)
+                            pool.submit(self.es_part, event.generation)
+                        elif isinstance(event, FeatureArrived):
+                            es.release(event.size_bytes, now())
+                            self.hand(Side.ES, event)
+                        elif isinstance(event, LinesArrived):
+                            self.posts[Side.ES].deliver_lines(event.ledger)
+                        elif isinstance(event, Cancelled):
+                            self.posts[Side.ES].stop(SessionError("nobody waits", code="cancelled"))
+                while frame := es.next_frame(now()):
+                    for event in ue.receive(frame, now()):
+                        if isinstance(event, FeatureArrived):
+                            ue.release(event.size_bytes, now())
+                            self.hand(Side.UE, event)
+                        elif isinstance(event, Answered):
+                            self.answer = event
+                try:
+                    self.calls.get(timeout=0.01)()
+                except Empty:
+                    if cancel_after is not None:
+                        ue.cancel("k")
+                        cancel_after = None
+                        self.posts[Side.UE].stop(SessionError("cancelled", code="cancelled"))
+            return part.result()
+
+    def hand(self, side: Side, event: FeatureArrived) -> None:
+        assert isinstance(event.content, Delivery)
+        self.posts[side].deliver(event.source, event.to_side, event.content)
+
+    def begin(self, generation: Any) -> None:
+        """Before anything else comes for it."""
+
+        def send_down(edge: Edge, delivery: Delivery) -> None:
+            self.calls.put(
+                partial(
+                    generation.send_feature, delivery, source=edge.source.name,
+                    to_side=edge.target.side, kind=edge.source.makes,
+                )
+            )  # fmt: skip
+
+        self.posts[Side.ES] = Post(send_down, deadline_s=self.wait_s)
+
+    def es_part(self, generation: Any) -> None:
+        try:
+            scenario = parse_request(generation.tables)
+            post = self.posts[Side.ES]
+            made = run_part(scenario, Side.ES, self.models, post, core_s=core_s)
+            theirs = post.take_lines() or Ledger()
+            devices = scenario.devices.profiles(scenario.mechanism.sides)
+            ledger = join_ledgers(made, theirs, devices)
+            outcome = outcome_of(scenario.mechanism, ledger)
+            self.calls.put(partial(generation.finish, outcome, ledger))
+        except Exception as error:
+            self.errors.append(error)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle()
+
+
+def same_machine(ledger: Ledger) -> Ledger:
+    """But for what the clock of this machine said."""
+    return replace(
+        ledger, computations=tuple(replace(c, measured_s=0) for c in ledger.computations)
+    )
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        TABLES,
+        TABLES | {"codecs": {"seed": "analog"}, "link": {"snr_db": 3}},
+        TABLES | {"plan": {"mechanism": "es_to_ue_steps"}, "codecs": {"seed": "analog"}},
+        TABLES | {"link": {"snr_db": -25, "deadline_s": 0.05}},
+    ],
+)
+def test_over_a_session_a_request_gives_what_the_simulation_gives(
+    tables: Tables, bundle: Bundle
+) -> None:
+    node = Node(bundle)
+    made = node.run(tables)
+    assert not node.errors
+    assert node.answer is not None
+    simulated = parse_request(tables).run(bundle, core_s=core_s)
+    assert node.answer.outcome == simulated.outcome
+    assert same_machine(node.answer.ledger) == same_machine(simulated.ledger)
+    last = made.execution.mechanism.stages[-1].name
+    if simulated.made is None:
+        assert last not in made.features
+    else:
+        np.testing.assert_array_equal(made.features[last].values, simulated.made.values)
+
+
+def test_a_cancelled_request_stops_both_sides(bundle: Bundle) -> None:
+    node = Node(bundle)
+    with pytest.raises(SessionError, match="cancelled"):
+        node.run({"request": {"prompt": "red poppies", "steps": 60}}, cancel_after=0)
+
+
+def test_what_does_not_come_by_the_deadline_is_late(bundle: Bundle) -> None:
+    scenario = parse_request(TABLES)
+    post = Post(lambda edge, delivery: None, deadline_s=0.0)
+    made = run_part(scenario, Side.UE, bundle, post, core_s=core_s)
+    assert "late" in made.missing.values()
+    assert post.take_lines() is None
+
+
+def test_many_ues_are_not_a_request_of_one() -> None:
+    with pytest.raises(SessionError, match="ask for one of one UE"):
+        parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "individual"}})
