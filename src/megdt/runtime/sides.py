@@ -53,10 +53,19 @@ class Post:
             self._change.notify_all()
 
     def stop(self, error: SessionError) -> None:
-        """Nobody waits for this request any more: its stages end at their next crossing."""
+        """Nobody waits for this request any more: its stages end at their next step or crossing."""
         with self._change:
             self._stopped = error
             self._change.notify_all()
+
+    def check(self) -> None:
+        """See that somebody waits for it.
+
+        Raises:
+            SessionError: If the request was stopped.
+        """
+        if self._stopped is not None:
+            raise self._stopped
 
     def post(self, edge: Edge, delivery: Delivery) -> None:
         """Send what crosses an edge.
@@ -64,8 +73,7 @@ class Post:
         Raises:
             SessionError: If the request was stopped.
         """
-        if self._stopped is not None:
-            raise self._stopped
+        self.check()
         self._send(edge, delivery)
 
     def take(self, edge: Edge) -> Delivery | None:
@@ -90,8 +98,7 @@ class Post:
         with self._change:
             left_s = max(self._until_s - time.monotonic(), 0.0)
             self._change.wait_for(lambda: self._stopped is not None or here(), left_s)
-            if self._stopped is not None:
-                raise self._stopped
+            self.check()
 
 
 def parse_request(tables: Tables) -> Scenario:
@@ -135,6 +142,7 @@ def run_part(
         codecs=codecs,
         links={kind: scenario.link_of(kind) for kind in codecs},
         devices=scenario.devices.profiles(scenario.mechanism.sides),
+        progress=lambda *_: post.check(),
         core_s=core_s,
     )
     return run_side(execution, side, post)

@@ -1,0 +1,91 @@
+"""A session carried by a connection, in asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from megdt.runtime.events import Event
+from megdt.runtime.session import Session
+
+Clock = Callable[[], float]
+clock: Clock = time.monotonic
+
+
+class Connection(Protocol):
+    """What frames cross: a WebSocket of whichever library."""
+
+    def frames(self) -> AsyncIterator[bytes]:
+        """Each that comes, until the connection is lost or closed."""
+        ...
+
+    async def send(self, frame: bytes) -> None:
+        """Returns when there is room for the next.
+
+        Raises:
+            ConnectionError: If it is lost.
+        """
+        ...
+
+
+async def drive(
+    session: Session, connection: Connection, handle: Callable[[Event], None], wake: asyncio.Event
+) -> None:
+    """Carry a session that has just been connected, until this connection or the session is over.
+
+    Args:
+        session: Its `connect` or `accept` has been called.
+        connection: Its own from here on.
+        handle: Takes what the session tells.
+        wake: Set whenever something was given to the session to send.
+    """
+    number = session.connections
+    tasks = [
+        asyncio.create_task(_write(session, number, connection, handle, wake)),
+        asyncio.create_task(_read(session, number, connection, handle, wake)),
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        session.cut(clock(), connection=number)
+    for error in ended:
+        if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+            raise error
+
+
+async def _write(
+    session: Session, number: int, connection: Connection, handle: Callable[[Event], None],
+    wake: asyncio.Event,
+) -> None:  # fmt: skip
+    while session.connections == number:
+        wake.clear()
+        for event in session.tick(clock()):
+            handle(event)
+        while session.connections == number and (frame := session.next_frame(clock())) is not None:
+            await connection.send(frame)
+        if session.phase in ("closed", "cut"):
+            return
+        try:
+            async with asyncio.timeout(max(session.wake_s - clock(), 0.0)):
+                await wake.wait()
+        except TimeoutError:
+            continue
+
+
+async def _read(
+    session: Session, number: int, connection: Connection, handle: Callable[[Event], None],
+    wake: asyncio.Event,
+) -> None:  # fmt: skip
+    async for frame in connection.frames():
+        if session.connections != number:
+            return
+        for event in session.receive(frame, clock()):
+            handle(event)
+        wake.set()
+        if session.phase == "closed":
+            await asyncio.sleep(3600)  # the writer sends the last words, and ends both

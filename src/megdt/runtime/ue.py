@@ -1,0 +1,211 @@
+"""A UE: asks an edge server, runs its own side, and connects again where the network cuts it off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from megdt.errors import MissingExtraError, SessionError
+from megdt.link.energy import DeviceProfile, load_profile
+from megdt.mechanisms.execute import Progress
+from megdt.mechanisms.stages import Edge
+from megdt.records import Delivery, Feature, Ledger, Outcome, Side
+from megdt.runtime.driving import clock, drive
+from megdt.runtime.events import Answered, Closed, Event, Failed, FeatureArrived
+from megdt.runtime.limits import Limits
+from megdt.runtime.messages import Tables
+from megdt.runtime.sides import Post, lines_of, parse_request, run_part
+from megdt.runtime.ue_session import UeSession
+
+try:
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake
+except ImportError:
+    raise MissingExtraError("a UE needs websockets; pip install 'megdt[serve]'") from None
+
+if TYPE_CHECKING:
+    from megdt.models.bundle import Bundle
+
+RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Waited before each attempt to connect again; the last from then on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of a request."""
+
+    outcome: Outcome
+    made: Feature | None
+    """By the last stage, where that is this UE's."""
+    ledger: Ledger
+
+
+class Ue:
+    """One session with an edge server.
+
+    Args:
+        url: Of the server's session, such as ws://127.0.0.1:8420/v1/session.
+        token: That the server knows.
+        models: Of this UE.
+        device: What this UE is; a phone where left out.
+        limits: Of this end.
+    """
+
+    def __init__(
+        self, url: str, *, token: str, models: Bundle, device: DeviceProfile | None = None,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        self.url, self._token, self.models = url, token, models
+        self.session = UeSession(
+            bundle=models.checksum, device=device or load_profile("phone"), limits=limits
+        )
+        self._posts: dict[str, Post] = {}
+        self._ends: dict[str, asyncio.Future[Answered]] = {}
+        self._wake = asyncio.Event()
+        self._driving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Ue:
+        self._driving = asyncio.create_task(self._drive())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._driving is not None
+        self.session.close()
+        self._wake.set()
+        with contextlib.suppress(TimeoutError, SessionError):
+            async with asyncio.timeout(5.0):
+                await self._driving
+        self._driving.cancel()
+
+    async def ask(self, tables: Tables, *, deadline_s: float = 60.0, key: str = "") -> Answer:
+        """Have something made, and make this side's part of it.
+
+        Args:
+            tables: Of a scenario.
+            deadline_s: From now on.
+            key: Of the request; drawn where left out.
+
+        Raises:
+            SessionError: If there is no answer, and why.
+            MegdtError: If the tables are no scenario, or this side's stages fail.
+        """
+        scenario, key = parse_request(tables), key or secrets.token_hex(8)
+        loop = asyncio.get_running_loop()
+
+        def send(edge: Edge, delivery: Delivery) -> None:
+            tell = partial(
+                self.session.send_feature, key, delivery, source=edge.source.name,
+                to_side=edge.target.side, kind=edge.source.makes,
+            )  # fmt: skip
+            loop.call_soon_threadsafe(self._tell, tell)
+
+        post = self._posts[key] = Post(send, deadline_s=deadline_s)
+        end = self._ends[key] = loop.create_future()
+        try:
+            self.session.ask(key, tables, deadline_s=deadline_s, now_s=clock())
+            self._wake.set()
+            part = partial(run_part, scenario, Side.UE, self.models, post)
+            working: asyncio.Future[Progress] = loop.run_in_executor(None, part)
+            done, _ = await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
+            if end in done and working not in done:
+                post.stop(end.exception() or SessionError(f"request {key} is over"))  # type: ignore[arg-type]
+            made = await working
+            self._tell(partial(self.session.send_lines, key, lines_of(made)))
+            answered = await end
+        finally:
+            post.stop(SessionError(f"request {key} is over", code="cancelled"))
+            self.session.cancel(key)
+            self._wake.set()
+            end.cancel()
+            del self._posts[key], self._ends[key]
+        last = scenario.mechanism.stages[-1].name
+        return Answer(
+            outcome=answered.outcome, made=made.features.get(last), ledger=answered.ledger
+        )
+
+    def _tell(self, tell: partial[None]) -> None:
+        # What is over meanwhile wants no more of it.
+        with contextlib.suppress(SessionError):
+            tell()
+        self._wake.set()
+
+    async def _drive(self) -> None:
+        failures = 0
+        header = {"Authorization": f"Bearer {self._token}"}
+        while not self._over():
+            try:
+                async with connect(
+                    self.url, additional_headers=header, compression=None,
+                    max_size=self.session.limits.frame_bytes,
+                ) as socket:  # fmt: skip
+                    self.session.connect(clock())
+                    await drive(self.session, _Socket(socket), self._handle, self._wake)
+                    failures = 0
+            except InvalidHandshake as error:
+                self._give_up(SessionError(f"{self.url} refuses this UE: {error}", code="refused"))
+                return
+            except OSError as error:
+                if not self.session.connections:
+                    message = f"{self.url} cannot be reached: {error.strerror or error}"
+                    self._give_up(SessionError(message, code="unreachable"))
+                    return
+            if self._over():
+                break
+            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            failures += 1
+            for event in self.session.tick(clock()):
+                self._handle(event)
+        self._give_up(self.session.error or SessionError("the session is over", code="closed"))
+
+    def _over(self) -> bool:
+        return self.session.phase == "closed"
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, FeatureArrived):
+            self.session.release(event.size_bytes, clock())
+            post = self._posts.get(event.key)
+            if post is not None and isinstance(event.content, Delivery):
+                post.deliver(event.source, event.to_side, event.content)
+        elif isinstance(event, Answered):
+            if (end := self._ends.get(event.key)) is not None and not end.done():
+                end.set_result(event)
+        elif isinstance(event, Failed):
+            self._fail(event.key, event.error)
+        elif isinstance(event, Closed) and event.error is not None:
+            self._give_up(event.error)
+
+    def _fail(self, key: str, error: SessionError) -> None:
+        if (end := self._ends.get(key)) is not None and not end.done():
+            end.set_exception(error)
+            self._posts[key].stop(error)
+
+    def _give_up(self, error: SessionError) -> None:
+        for key in self._ends:
+            self._fail(key, error)
+
+
+class _Socket:
+    """A connection of websockets."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Each binary message; a text ends the connection."""
+        with contextlib.suppress(ConnectionClosed):
+            async for message in self._socket:
+                if isinstance(message, str):
+                    return
+                yield message
+
+    async def send(self, frame: bytes) -> None:
+        """One binary message."""
+        try:
+            await self._socket.send(frame)
+        except ConnectionClosed as error:
+            raise ConnectionError("the connection is lost") from error

@@ -1,0 +1,186 @@
+"""An edge server and UEs with real sockets between them, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megdt.errors import SessionError
+from megdt.models.bundle import Bundle
+from megdt.records import Ledger
+from megdt.runtime.messages import Tables
+from megdt.runtime.sides import parse_request
+
+uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("websockets", reason="needs the extra serve")
+
+from megdt.runtime.edge_server import PATH, EdgeServer  # noqa: E402
+from megdt.runtime.ue import Answer, Ue  # noqa: E402
+
+TABLES: Tables = {"request": {"prompt": "red poppies", "rng_seed": 7, "steps": 2}}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle()
+
+
+@asynccontextmanager
+async def served(bundle: Bundle, **more: Any) -> AsyncIterator[tuple[EdgeServer, int]]:
+    es = EdgeServer(bundle, tokens={"secret": "anna", "other": "bert"}, **more)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(es.app, log_level="error", ws="websockets-sansio", ws_max_size=2**20)
+    )
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield es, listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+
+
+@asynccontextmanager
+async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
+    """A way to the server that is cut after so many bytes down, one number a connection."""
+
+    async def carry(reader: Any, writer: Any, left: int | None = None) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(4096):
+                if left is not None and (left := left - len(data)) < 0:
+                    break
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connected(reader: Any, writer: Any) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
+        left = after_bytes.pop(0) if after_bytes else None
+        down = asyncio.create_task(carry(up_reader, writer, left))
+        up = asyncio.create_task(carry(reader, up_writer))
+        await down
+        up_writer.close()
+        await up
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def ue_of(port: int, bundle: Bundle, token: str = "secret") -> Ue:
+    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=token, models=bundle)
+
+
+def same(answer: Answer, tables: Tables, bundle: Bundle) -> None:
+    simulated = parse_request(tables).run(bundle)
+    assert answer.outcome == simulated.outcome
+    assert answer.made is not None
+    assert simulated.made is not None
+    np.testing.assert_array_equal(answer.made.values, simulated.made.values)
+    assert what(answer.ledger) == what(simulated.ledger)
+
+
+def what(ledger: Ledger) -> list[Any]:
+    """But for times, which codecs take as this machine has them."""
+    crossings = [replace(c, start_s=0, end_s=0) for c in ledger.crossings]
+    return [crossings, [(c.stage, c.task, c.side, c.flops) for c in ledger.computations]]
+
+
+def test_over_a_network_it_is_the_picture_of_the_simulation(bundle: Bundle) -> None:
+    async def run() -> Answer:
+        async with served(bundle) as (_, port), ue_of(port, bundle) as ue:
+            return await ue.ask(TABLES)
+
+    same(asyncio.run(run()), TABLES, bundle)
+
+
+def test_a_connection_that_is_cut_costs_no_second_generation(bundle: Bundle) -> None:
+    async def run() -> tuple[Answer, int]:
+        async with (
+            served(bundle) as (es, port),
+            cutting(port, [500, 1500, 20_000]) as cut,
+            ue_of(cut, bundle) as ue,
+        ):
+            answer = await ue.ask(TABLES)
+            assert ue.session.connections >= 3
+            return answer, es.begun
+
+    answer, made = asyncio.run(run())
+    same(answer, TABLES, bundle)
+    assert made == 1
+
+
+def test_many_ues_at_once(bundle: Bundle) -> None:
+    tables = [TABLES | {"request": TABLES["request"] | {"rng_seed": n}} for n in range(6)]
+
+    async def one(port: int, told: Tables) -> Answer:
+        async with ue_of(port, bundle) as ue:
+            return await ue.ask(told)
+
+    async def run() -> list[Answer]:
+        async with served(bundle, workers=2) as (_, port):
+            return await asyncio.gather(*(one(port, told) for told in tables))
+
+    for told, answer in zip(tables, asyncio.run(run()), strict=True):
+        same(answer, told, bundle)
+
+
+def test_the_same_request_many_times_at_once_is_made_once(bundle: Bundle) -> None:
+    async def one(port: int) -> Answer:
+        async with ue_of(port, bundle) as ue:
+            return await ue.ask(TABLES, key="mine")
+
+    async def run() -> tuple[list[Answer], int]:
+        async with served(bundle) as (es, port):
+            answers = await asyncio.gather(*(one(port) for _ in range(5)))
+            return answers, es.begun
+
+    answers, made = asyncio.run(run())
+    assert made == 1
+    for answer in answers:
+        same(answer, TABLES, bundle)
+
+
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_without_the_right_token_nothing_is_served(token: str, bundle: Bundle) -> None:
+    async def run() -> int:
+        async with served(bundle) as (es, port):
+            with pytest.raises(SessionError, match="403"):
+                async with ue_of(port, bundle, token) as ue:
+                    await ue.ask(TABLES)
+            return len(es.sessions)
+
+    assert asyncio.run(run()) == 0
+
+
+def test_what_cannot_be_is_told(bundle: Bundle) -> None:
+    async def run() -> None:
+        async with served(bundle) as (_, port), ue_of(port, bundle) as ue:
+            with pytest.raises(SessionError, match="by its deadline"):
+                await ue.ask({"request": {"prompt": "poppies", "steps": 300}}, deadline_s=0.5)
+            # The session goes on.
+            same(await ue.ask(TABLES), TABLES, bundle)
+
+    asyncio.run(run())
+
+
+def test_nobody_there_is_told(bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def run() -> None:
+        async with ue_of(port, bundle) as ue:
+            with pytest.raises(SessionError, match="cannot be reached"):
+                await ue.ask(TABLES)
+
+    asyncio.run(run())
