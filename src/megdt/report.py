@@ -22,6 +22,7 @@ from megdt.trial import Trial, feature_uses
 
 if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
+    from megdt.records import Ledger, Plan
 
 
 def as_json(trial: Trial, path: Path | None, figure: Path | None) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
         if one is not None:
             if title:
                 console.print(f"[bold]{title}[/bold]")
-            for part in (*_cost_tables(one), _verdict(one)):
+            for part in (*_cost_tables(one.result.ledger, one.scenario.plan), _verdict(one)):
                 console.print(part)
                 console.print()
     # Plain print: a path must not be wrapped or coloured.
@@ -97,8 +98,13 @@ def print_summary(trial: Trial, path: Path | None, figure: Path | None) -> None:
         print(f"figure:  {figure}")
 
 
-def _cost_tables(trial: Trial) -> tuple[Table, Table]:
-    ledger, plan = trial.result.ledger, trial.scenario.plan
+def print_costs(ledger: Ledger, plan: Plan) -> None:
+    """What crossed the air and what was computed."""
+    for table in _cost_tables(ledger, plan):
+        Console().print(table)
+
+
+def _cost_tables(ledger: Ledger, plan: Plan) -> tuple[Table, Table]:
     sent = make_table(
         "sent", "codec", "bits", "uses", "extra", "blocks", "failed", "arrives", "radio"
     )

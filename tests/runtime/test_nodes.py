@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,7 +160,7 @@ def test_the_same_request_many_times_at_once_is_made_once(bundle: Bundle) -> Non
 def test_without_the_right_token_nothing_is_served(token: str, bundle: Bundle) -> None:
     async def run() -> int:
         async with served(bundle) as (es, port):
-            with pytest.raises(SessionError, match="403"):
+            with pytest.raises(SessionError, match="refuses the token"):
                 async with ue_of(port, bundle, token) as ue:
                     await ue.ask(TABLES)
             return len(es.sessions)
@@ -172,6 +177,27 @@ def test_what_cannot_be_is_told(bundle: Bundle) -> None:
             same(await ue.ask(TABLES), TABLES, bundle)
 
     asyncio.run(run())
+
+
+def test_the_two_commands(tmp_path: Path) -> None:
+    megdt = [sys.executable, "-c", "from megdt.cli import main; main()"]
+    serving = subprocess.Popen([*megdt, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert serving.stdout is not None
+        shown = serving.stdout.readline().split()
+        assert shown[:3] == ["megdt", "ue", "PROMPT"]
+        told = ["ue", "red poppies", *shown[3:], "--set", "request.steps=2", "--json"]
+        done = subprocess.run([*megdt, *told], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["outcome"] == "delivered"
+        assert Path(found["file"]).is_file()
+    finally:
+        serving.send_signal(signal.SIGINT)
+        serving.communicate(timeout=20)
+    done = subprocess.run([*megdt, *told], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
 
 
 def test_nobody_there_is_told(bundle: Bundle) -> None:

@@ -188,3 +188,5 @@ def test_what_does_not_come_by_the_deadline_is_late(bundle: Bundle) -> None:
 def test_many_ues_are_not_a_request_of_one() -> None:
     with pytest.raises(SessionError, match="ask for one of one UE"):
         parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "individual"}})
+    with pytest.raises(SessionError, match="have no cameras yet"):
+        parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "ue_to_es"}})

@@ -25,6 +25,9 @@ from megdt.cli import run  # noqa: F401
 from megdt.cli import twin  # noqa: F401
 
 # isort: split
+from megdt.cli import nodes  # noqa: F401
+
+# isort: split
 from megdt.cli import about  # noqa: F401
 
 

@@ -106,13 +106,19 @@ def parse_request(tables: Tables) -> Scenario:
 
     Raises:
         ScenarioError: If they are none.
-        SessionError: If it takes more sides than the ES and one UE.
+        SessionError: If it takes more sides than the ES and one UE, or one that senses.
     """
     scenario = parse_scenario(tables)
     sides = set(scenario.mechanism.sides)
     if not sides <= {Side.ES, Side.UE}:
         raise SessionError(
             f"mechanism {scenario.mechanism.name} has {len(sides) - 1} UEs; ask for one of one UE",
+            code="request",
+        )
+    if any(s.makes in ("image", "observation") and not s.inputs for s in scenario.mechanism.stages):
+        raise SessionError(
+            f"mechanism {scenario.mechanism.name} senses, and nodes have no cameras yet; ask for one "
+            "that takes a prompt alone",
             code="request",
         )
     return scenario

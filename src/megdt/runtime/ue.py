@@ -24,7 +24,7 @@ from megdt.runtime.ue_session import UeSession
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 except ImportError:
     raise MissingExtraError("a UE needs websockets; pip install 'megdt[serve]'") from None
 
@@ -146,8 +146,15 @@ class Ue:
                     self.session.connect(clock())
                     await drive(self.session, _Socket(socket), self._handle, self._wake)
                     failures = 0
-            except InvalidHandshake as error:
-                self._give_up(SessionError(f"{self.url} refuses this UE: {error}", code="refused"))
+            except InvalidStatus as error:
+                status = error.response.status_code
+                what = "refuses the token" if status == 403 else f"answers with {status}"
+                message = f"{self.url} {what}; see that address and token are the server's"
+                self._give_up(SessionError(message, code="refused"))
+                return
+            except (InvalidHandshake, InvalidURI) as error:
+                message = f"{self.url} is no edge server's: {error}"
+                self._give_up(SessionError(message, code="refused"))
                 return
             except OSError as error:
                 if not self.session.connections:
