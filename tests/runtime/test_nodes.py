@@ -156,7 +156,7 @@ def test_the_same_request_many_times_at_once_is_made_once(bundle: Bundle) -> Non
         same(answer, TABLES, bundle)
 
 
-@pytest.mark.parametrize("token", ["", "wrong"])
+@pytest.mark.parametrize("token", ["", "wrong", "wröng"])
 def test_without_the_right_token_nothing_is_served(token: str, bundle: Bundle) -> None:
     async def run() -> int:
         async with served(bundle) as (es, port):
@@ -173,6 +173,8 @@ def test_what_cannot_be_is_told(bundle: Bundle) -> None:
         async with served(bundle) as (_, port), ue_of(port, bundle) as ue:
             with pytest.raises(SessionError, match="by its deadline"):
                 await ue.ask({"request": {"prompt": "poppies", "steps": 300}}, deadline_s=0.5)
+            with pytest.raises(SessionError, match="runs already"):
+                await asyncio.gather(ue.ask(TABLES, key="one"), ue.ask(TABLES, key="one"))
             # The session goes on.
             same(await ue.ask(TABLES), TABLES, bundle)
 
@@ -206,7 +208,8 @@ def test_nobody_there_is_told(bundle: Bundle) -> None:
 
     async def run() -> None:
         async with ue_of(port, bundle) as ue:
-            with pytest.raises(SessionError, match="cannot be reached"):
-                await ue.ask(TABLES)
+            for _ in range(2):  # at once, and where nobody tries any more
+                with pytest.raises(SessionError, match="cannot be reached"):
+                    await ue.ask(TABLES)
 
     asyncio.run(run())

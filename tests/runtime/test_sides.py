@@ -18,7 +18,7 @@ from megdt.link.energy import load_profile
 from megdt.mechanisms.execute import Progress
 from megdt.mechanisms.stages import Edge
 from megdt.models.bundle import Bundle
-from megdt.records import Delivery, Ledger, Side
+from megdt.records import Delivery, Ledger, Packet, Side
 from megdt.runtime.es_session import Sessions
 from megdt.runtime.events import Answered, Cancelled, FeatureArrived, LinesArrived, Requested
 from megdt.runtime.messages import Tables
@@ -81,7 +81,7 @@ class Node:
                             pool.submit(self.es_part, event.generation)
                         elif isinstance(event, FeatureArrived):
                             es.release(event.size_bytes, now())
-                            self.hand(Side.ES, event)
+                            self.posts[Side.ES].deliver(event)
                         elif isinstance(event, LinesArrived):
                             self.posts[Side.ES].deliver_lines(event.ledger)
                         elif isinstance(event, Cancelled):
@@ -90,7 +90,7 @@ class Node:
                     for event in ue.receive(frame, now()):
                         if isinstance(event, FeatureArrived):
                             ue.release(event.size_bytes, now())
-                            self.hand(Side.UE, event)
+                            self.posts[Side.UE].deliver(event)
                         elif isinstance(event, Answered):
                             self.answer = event
                 try:
@@ -101,10 +101,6 @@ class Node:
                         cancel_after = None
                         self.posts[Side.UE].stop(SessionError("cancelled", code="cancelled"))
             return part.result()
-
-    def hand(self, side: Side, event: FeatureArrived) -> None:
-        assert isinstance(event.content, Delivery)
-        self.posts[side].deliver(event.source, event.to_side, event.content)
 
     def begin(self, generation: Any) -> None:
         """Before anything else comes for it."""
@@ -183,6 +179,32 @@ def test_what_does_not_come_by_the_deadline_is_late(bundle: Bundle) -> None:
     made = run_part(scenario, Side.UE, bundle, post, core_s=core_s)
     assert "late" in made.missing.values()
     assert post.take_lines() is None
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"link": {"channel": "trace:/etc/passwd"}}, "link.channel is 'trace:/etc/passwd'"),
+        ({"devices": {"es": "/etc/passwd"}}, "devices.es is '/etc/passwd'"),
+        ({"writer": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}, "writer.base_url is"),
+    ],
+)
+def test_a_request_sends_nobody_to_files_or_servers(table: Tables, said: str) -> None:
+    with pytest.raises(SessionError, match=said) as raised:
+        parse_request(TABLES | table)
+    assert raised.value.code == "request"
+
+
+def test_what_has_crossed_no_link_stops_a_request() -> None:
+    post = Post(lambda edge, delivery: None, deadline_s=60)
+    post.deliver(
+        FeatureArrived(
+            key="k", source="ask", to_side=Side.ES, kind="prompt",
+            content=Packet(payload=b"red"), size_bytes=3,
+        )
+    )  # fmt: skip
+    with pytest.raises(SessionError, match="crossed no link"):
+        post.check()
 
 
 def test_many_ues_are_not_a_request_of_one() -> None:

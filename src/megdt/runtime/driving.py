@@ -10,8 +10,11 @@ from typing import Protocol
 from megdt.runtime.events import Event
 from megdt.runtime.session import Session
 
-Clock = Callable[[], float]
-clock: Clock = time.monotonic
+clock = time.monotonic
+"""Of every session here. [s]"""
+
+LAST_WORDS_S = 5.0
+"""That a connection has to take what ends its session."""
 
 
 class Connection(Protocol):
@@ -42,16 +45,16 @@ async def drive(
         wake: Set whenever something was given to the session to send.
     """
     number = session.connections
-    tasks = [
-        asyncio.create_task(_write(session, number, connection, handle, wake)),
-        asyncio.create_task(_read(session, number, connection, handle, wake)),
-    ]
+    writer = asyncio.create_task(_write(session, number, connection, handle, wake))
+    reader = asyncio.create_task(_read(session, number, connection, handle, wake))
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+        if session.phase == "closed":
+            await asyncio.wait((writer,), timeout=LAST_WORDS_S)
     finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        writer.cancel()
+        reader.cancel()
+        ended = await asyncio.gather(writer, reader, return_exceptions=True)
         session.cut(clock(), connection=number)
     for error in ended:
         if isinstance(error, Exception) and not isinstance(error, ConnectionError):
@@ -88,4 +91,4 @@ async def _read(
             handle(event)
         wake.set()
         if session.phase == "closed":
-            await asyncio.sleep(3600)  # the writer sends the last words, and ends both
+            return

@@ -1,6 +1,6 @@
 """The edge server: sessions over WebSocket, and each request's ES side in a thread.
 
-app = EdgeServer(Bundle(), tokens={"secret": "anna"}).app      for uvicorn, or any ASGI server
+`EdgeServer(Bundle(), tokens={"secret": "anna"}).app` is for uvicorn, or any ASGI server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from megdt.runtime.events import (
 )
 from megdt.runtime.generations import Generation
 from megdt.runtime.limits import Limits
-from megdt.runtime.messages import FailureCode
+from megdt.runtime.messages import FailureCode, as_code
 from megdt.runtime.sides import Post, join_ledgers, outcome_of, parse_request, run_part
 
 try:
@@ -117,7 +117,11 @@ class EdgeServer:
         if scheme.lower() != "bearer":
             return None
         # All are compared, in the time that it takes whatever they are.
-        found = [who for known, who in self._tokens.items() if hmac.compare_digest(known, token)]
+        shown = token.encode()
+        found = [
+            who for known, who in self._tokens.items()
+            if hmac.compare_digest(known.encode(), shown)
+        ]  # fmt: skip
         return found[0] if found else None
 
     async def _serve(self, websocket: WebSocket) -> None:
@@ -159,8 +163,8 @@ class EdgeServer:
             post = None if generation is None else self._posts.get(generation)
             if isinstance(event, FeatureArrived):
                 session.release(event.size_bytes, clock())
-                if post is not None and isinstance(event.content, Delivery):
-                    post.deliver(event.source, event.to_side, event.content)
+                if post is not None:
+                    post.deliver(event)
             elif post is not None:
                 post.deliver_lines(event.ledger)
 
@@ -185,16 +189,12 @@ class EdgeServer:
         """Run the ES's side in a thread and tell its end."""
         loop = asyncio.get_running_loop()
         part = partial(self._run, generation, post)
-        code: FailureCode
         try:
             end = await loop.run_in_executor(self._pool, part)
         except SessionError as error:
-            code = "request" if error.code == "request" else "cancelled"
-            end = partial(generation.fail, code, str(error))
+            end = partial(generation.fail, as_code(error, FailureCode, "internal"), str(error))
         except MegdtError as error:
             end = partial(generation.fail, "request", str(error))
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             end = partial(generation.fail, "internal", f"the ES has failed: {type(error).__name__}")
         del self._posts[generation]

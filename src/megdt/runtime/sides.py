@@ -8,15 +8,17 @@ the driver, which calls the session where it owns it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Condition
+from typing import Any
 
 from megdt.errors import SessionError
-from megdt.link.energy import DeviceProfile
+from megdt.link.energy import DEVICES, DeviceProfile
 from megdt.mechanisms.execute import CoreSeconds, Execution, Progress, run_side
 from megdt.mechanisms.schedule import make_ledger
 from megdt.mechanisms.stages import Edge, Mechanism, Models
 from megdt.records import Computation, Delivery, Ledger, Line, Outcome, Side
+from megdt.runtime.events import FeatureArrived
 from megdt.runtime.messages import Tables
 from megdt.scenario import Scenario, parse_scenario
 
@@ -40,10 +42,16 @@ class Post:
         self._stopped: SessionError | None = None
         self._change = Condition()
 
-    def deliver(self, source: str, to_side: Side, delivery: Delivery) -> None:
-        """A feature has come from the other end."""
+    def deliver(self, event: FeatureArrived) -> None:
+        """A feature has come from the other end; one that has crossed no link stops the request."""
+        if not isinstance(event.content, Delivery):
+            text = (
+                f"{event.kind} of {event.source} has crossed no link; send it as it came out of one"
+            )
+            self.stop(SessionError(text, code="request"))
+            return
         with self._change:
-            self._came[source, to_side] = delivery
+            self._came[event.source, event.to_side] = event.content
             self._change.notify_all()
 
     def deliver_lines(self, ledger: Ledger) -> None:
@@ -102,12 +110,14 @@ class Post:
 
 
 def parse_request(tables: Tables) -> Scenario:
-    """The scenario of a request's tables.
+    """The scenario of a request's tables; of one that another machine has sent, nothing is opened.
 
     Raises:
         ScenarioError: If they are none.
-        SessionError: If it takes more sides than the ES and one UE, or one that senses.
+        SessionError: If it names a file or a server, takes more sides than the ES and one UE, or one
+            that senses.
     """
+    _check_places(tables)
     scenario = parse_scenario(tables)
     sides = set(scenario.mechanism.sides)
     if not sides <= {Side.ES, Side.UE}:
@@ -122,6 +132,31 @@ def parse_request(tables: Tables) -> Scenario:
             code="request",
         )
     return scenario
+
+
+def _check_places(tables: Tables) -> None:
+    """See that tables send nobody to files or servers, before any is opened: to an ES they would be its
+    own, with its keys.
+    """
+    named = [
+        *((f"devices.{end}", name) for end, name in _entries(tables, "devices") if name not in DEVICES),
+        *(
+            (f"link.{key}", name) for key, name in _entries(tables, "link")
+            if key == "channel" and str(name).startswith("trace:")
+        ),
+        *((f"writer.{key}", name) for key, name in _entries(tables, "writer") if key == "base_url"),
+    ]  # fmt: skip
+    for key, name in named:
+        raise SessionError(
+            f"{key} is {name!r}, and a request must not send the other end to files or servers; take "
+            "what every machine has",
+            code="request",
+        )
+
+
+def _entries(tables: Tables, name: str) -> Iterable[tuple[str, Any]]:
+    table = tables.get(name)
+    return table.items() if isinstance(table, Mapping) else ()
 
 
 def run_part(

@@ -16,7 +16,7 @@ from megdt.mechanisms.execute import Progress
 from megdt.mechanisms.stages import Edge
 from megdt.records import Delivery, Feature, Ledger, Outcome, Side
 from megdt.runtime.driving import clock, drive
-from megdt.runtime.events import Answered, Closed, Event, Failed, FeatureArrived
+from megdt.runtime.events import Answered, Event, Failed, FeatureArrived
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import Post, lines_of, parse_request, run_part
@@ -68,6 +68,8 @@ class Ue:
         self._ends: dict[str, asyncio.Future[Answered]] = {}
         self._wake = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
+        self._error: SessionError | None = None
+        """Why nobody drives the session any more."""
 
     async def __aenter__(self) -> Ue:
         self._driving = asyncio.create_task(self._drive())
@@ -104,10 +106,13 @@ class Ue:
             )  # fmt: skip
             loop.call_soon_threadsafe(self._tell, tell)
 
+        if self._error is not None:
+            raise self._error
+        # It refuses a key that runs already, whose post stays its own.
+        self.session.ask(key, tables, deadline_s=deadline_s, now_s=clock())
         post = self._posts[key] = Post(send, deadline_s=deadline_s)
         end = self._ends[key] = loop.create_future()
         try:
-            self.session.ask(key, tables, deadline_s=deadline_s, now_s=clock())
             self._wake.set()
             part = partial(run_part, scenario, Side.UE, self.models, post)
             working: asyncio.Future[Progress] = loop.run_in_executor(None, part)
@@ -135,6 +140,21 @@ class Ue:
         self._wake.set()
 
     async def _drive(self) -> None:
+        error = SessionError("nobody drives this session any more", code="closed")
+        try:
+            await self._carry()
+            error = self.session.error or error
+        except SessionError as said:
+            error = said
+        finally:
+            self._give_up(error)
+
+    async def _carry(self) -> None:
+        """Over one connection after the other, until the session is over.
+
+        Raises:
+            SessionError: If there is no server, or it refuses this UE.
+        """
         failures = 0
         header = {"Authorization": f"Bearer {self._token}"}
         while not self._over():
@@ -150,24 +170,20 @@ class Ue:
                 status = error.response.status_code
                 what = "refuses the token" if status == 403 else f"answers with {status}"
                 message = f"{self.url} {what}; see that address and token are the server's"
-                self._give_up(SessionError(message, code="refused"))
-                return
+                raise SessionError(message, code="refused") from None
             except (InvalidHandshake, InvalidURI) as error:
                 message = f"{self.url} is no edge server's: {error}"
-                self._give_up(SessionError(message, code="refused"))
-                return
+                raise SessionError(message, code="refused") from None
             except OSError as error:
                 if not self.session.connections:
                     message = f"{self.url} cannot be reached: {error.strerror or error}"
-                    self._give_up(SessionError(message, code="unreachable"))
-                    return
+                    raise SessionError(message, code="unreachable") from None
             if self._over():
                 break
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
             for event in self.session.tick(clock()):
                 self._handle(event)
-        self._give_up(self.session.error or SessionError("the session is over", code="closed"))
 
     def _over(self) -> bool:
         return self.session.phase == "closed"
@@ -176,15 +192,13 @@ class Ue:
         if isinstance(event, FeatureArrived):
             self.session.release(event.size_bytes, clock())
             post = self._posts.get(event.key)
-            if post is not None and isinstance(event.content, Delivery):
-                post.deliver(event.source, event.to_side, event.content)
+            if post is not None:
+                post.deliver(event)
         elif isinstance(event, Answered):
             if (end := self._ends.get(event.key)) is not None and not end.done():
                 end.set_result(event)
         elif isinstance(event, Failed):
             self._fail(event.key, event.error)
-        elif isinstance(event, Closed) and event.error is not None:
-            self._give_up(event.error)
 
     def _fail(self, key: str, error: SessionError) -> None:
         if (end := self._ends.get(key)) is not None and not end.done():
@@ -192,6 +206,7 @@ class Ue:
             self._posts[key].stop(error)
 
     def _give_up(self, error: SessionError) -> None:
+        self._error = error
         for key in self._ends:
             self._fail(key, error)
 
