@@ -25,6 +25,7 @@ $(VENV)/.run: requirements/run.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	$(PIP) --no-deps -r requirements/dev.lock
+	$(BIN)/python -m megdt.runtime.vendor
 	touch $@
 
 lock:  ## pin what is installed now

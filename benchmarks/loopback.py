@@ -26,10 +26,12 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from megdt.records import Delivery, Ledger, Side
+from megdt.runtime.api import PATH, make_app
 from megdt.runtime.driving import clock
-from megdt.runtime.edge_server import PATH, EdgeServer
+from megdt.runtime.edge_server import EdgeServer
 from megdt.runtime.es_session import EsSession
 from megdt.runtime.events import Answered, Event, FeatureArrived
+from megdt.runtime.tokens import mint
 from megdt.runtime.ue import Ue
 
 if TYPE_CHECKING:
@@ -85,9 +87,9 @@ class Asker(Ue):
 def run_server(listening: socket.socket) -> None:
     import uvicorn
 
-    es = Echo(cast("Bundle", NoModels()), tokens={"secret": "ue"})
+    es = Echo(cast("Bundle", NoModels()), key="secret")
     config = uvicorn.Config(
-        es.app, log_level="error", ws="websockets-sansio", ws_ping_interval=None,
+        make_app(es), log_level="error", ws="websockets-sansio", ws_ping_interval=None,
         ws_per_message_deflate=False,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listening])
@@ -111,7 +113,7 @@ async def measure(ports: tuple[int, int], turns: int) -> tuple[list[float], list
     found: tuple[list[float], list[float]] = ([], [])
     url = f"ws://127.0.0.1:{ports[0]}{PATH}"
     async with (
-        Asker(url, token="secret", models=cast("Bundle", NoModels())) as ue,
+        Asker(url, token=mint("secret", "ue"), models=cast("Bundle", NoModels())) as ue,
         connect(f"ws://127.0.0.1:{ports[1]}", compression=None, ping_interval=None) as bare,
     ):
         for number in range(-20, turns):  # the first ones warm up

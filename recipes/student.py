@@ -25,9 +25,9 @@ from denoiser import describe, render
 from torch import Tensor
 from training import BUNDLE, Average, Run, pick_device, save_model
 
-from megdt.models import LATENT_CHANNELS
+from megdt.models import LATENT_CHANNELS, SHIFT
 from megdt.models.bundle import Bundle
-from megdt.models.generation import GRID, SHIFT, _on_grid, finish_latents
+from megdt.models.generation import GRID, _on_grid, finish_latents
 from megdt.models.quality import perceptual_distance
 from megdt.models.sampling import add_noise, guide, make_sigmas, sample_euler
 from megdt.models.student import Student

@@ -1,4 +1,4 @@
-"""Pin what is installed: run.lock is megdt with its dependencies, dev.lock the rest.
+"""Pin what is installed: run.lock is megdt[sim] with its dependencies, dev.lock the rest.
 
 Both are installed with --no-deps, so nothing that is not listed here gets in. torch is not listed:
 its builds differ in what they need, so the Makefile names its version and pip brings the rest.
@@ -48,7 +48,8 @@ def main() -> None:
     declared = [Requirement(text) for text in metadata.requires("megdt") or []]
     direct, extra = [], []
     for requirement in declared:
-        listed = direct if requirement.marker is None else extra
+        simulates = requirement.marker is not None and requirement.marker.evaluate({"extra": "sim"})
+        listed = direct if requirement.marker is None or simulates else extra
         requirement.marker = None
         listed.append(str(requirement))
     # The build needs a newer setuptools than a fresh virtual environment has.

@@ -14,18 +14,20 @@ from importlib import metadata
 # Import name, package, the command that installs it.
 _NEEDED = (
     ("numpy", "numpy", "pip install numpy"),
-    ("numba", "numba", "pip install numba"),
-    ("torch", "torch", "pip install torch==2.13.0"),
-    ("safetensors", "safetensors", "pip install safetensors"),
+    ("onnxruntime", "onnxruntime", "pip install onnxruntime"),
     ("constriction", "constriction", "pip install constriction"),
     ("simpy", "simpy", "pip install simpy"),
-    ("jaxtyping", "jaxtyping", "pip install jaxtyping"),
     ("msgspec", "msgspec", "pip install msgspec"),
+    ("websockets", "websockets", "pip install websockets"),
     ("PIL", "pillow", "pip install pillow"),
     ("rich", "rich", "pip install rich"),
     ("typer", "typer", "pip install typer"),
 )
 _OPTIONAL = (
+    ("torch", "torch", "pip install torch==2.13.0"),
+    ("numba", "numba", "pip install 'megdt[sim]'"),
+    ("safetensors", "safetensors", "pip install 'megdt[sim]'"),
+    ("jaxtyping", "jaxtyping", "pip install 'megdt[sim]'"),
     # The wheel needs these of the system; generating and decoding need neither.
     ("skia", "skia-python", "pip install skia-python; apt-get install libegl1 libgl1"),
     # Not imported here: it takes seconds, and a version tells enough.
@@ -38,7 +40,10 @@ _OPTIONAL = (
     ("psycopg", "psycopg", "pip install 'megdt[postgres]'"),
     ("starlette", "starlette", "pip install 'megdt[serve]'"),
     ("uvicorn", "uvicorn", "pip install 'megdt[serve]'"),
-    ("websockets", "websockets", "pip install 'megdt[serve]'"),
+    ("cryptography", "cryptography", "pip install 'megdt[serve]'"),
+    ("prometheus_client", "prometheus-client", "pip install 'megdt[serve]'"),
+    ("onnx", "onnx", "pip install 'megdt[export]'"),
+    ("onnxscript", "onnxscript", "pip install 'megdt[export]'"),
     ("torchmetrics", "torchmetrics", "pip install torchmetrics"),
     # Its declared dependencies want a torchvision that megdt does not need; it is never imported.
     (None, "stlpips_pytorch", "pip install --no-deps stlpips-pytorch"),
@@ -47,6 +52,10 @@ _OPTIONAL = (
     ("matplotlib", "matplotlib", "pip install matplotlib"),
 )
 _PURPOSE = {
+    "torch": "all that generates",
+    "numba": "simulated links",
+    "safetensors": "all that generates",
+    "jaxtyping": "all that generates",
     "skia-python": "the garden world",
     "sionna-no-rt": "channels of TR 38.901",
     "sionna-rt": "the city world",
@@ -57,7 +66,10 @@ _PURPOSE = {
     "psycopg": "a twin's store in PostgreSQL",
     "starlette": "an edge server",
     "uvicorn": "an edge server",
-    "websockets": "a UE of an edge server",
+    "cryptography": "a certificate for trying out",
+    "prometheus-client": "an edge server",
+    "onnx": "a UE's models written anew",
+    "onnxscript": "a UE's models written anew",
     "torchmetrics": "SSIM and MS-SSIM",
     "stlpips_pytorch": "perceptual distance, KID and Frechet distance",
     "scikit-image": "studies",
@@ -112,10 +124,11 @@ def _bundle(*, complete: bool) -> Finding:
     found, ok = "cannot be checked before the packages above are there", False
     if complete:
         from megdt.errors import BundleError
-        from megdt.models.bundle import NAMES, Bundle
+        from megdt.models.cards import NAMES, Cards
 
         try:
-            Bundle().load(*NAMES)
+            for name in NAMES:
+                Cards().read(name)
             found, ok = f"{len(NAMES)} models, checksums right", True
         except BundleError as error:
             found = str(error)

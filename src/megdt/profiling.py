@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def measure_profile(
         idle_w = _measure_power(lambda: time.sleep(_IDLE_S), counter)
     flops = (bundle.flops - before) / len(seconds)
     median = statistics.median(seconds)
-    numbers = {"flops_per_s": _round(flops / median)}
+    numbers: dict[str, Any] = {"flops_per_s": _round(flops / median)}
     sources = {key: f"device {other.name}: {text}" for key, text in other.sources.items()}
     sources["core_power_w"] = f"assumption: that of {sources['core_power_w']}"
     sources["flops_per_s"] = (
@@ -99,6 +99,7 @@ def measure_profile(
         name=name,
         description=f"{_name_hardware(bundle)}, with the radio of device {other.name}",
         sources=sources,
+        precision="fp32",
         **numbers,
     )
     return profile.toml()

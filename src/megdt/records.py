@@ -94,6 +94,9 @@ Style = Literal["edges", "layout", "thumbnail"]
 """What a sketch keeps. `edges`: strong outlines; `layout`: regions of a few plain colours;
 `thumbnail`: a small, soft picture."""
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""That a UE's networks compute in."""
+
 Outcome = Literal["delivered", "late", "lost", "withheld"]
 """What became of a packet. `late`: its deadline passed first, and the rest was not sent. `lost`: a
 block was not decoded in all its transmissions. Only a delivered packet reaches the codec.
@@ -226,6 +229,8 @@ class Packet:
     `paper` mode. [uses]"""
     told_snr: bool = False
     """The codec was told the SNR: the link charges the report that told it."""
+    values: int = 0
+    """Numbers in the feature that it was made of, for the ledger."""
 
     @property
     def bits(self) -> int:

@@ -287,7 +287,7 @@ def explain_difference(made: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def read_cards(bundle: Bundle) -> list[dict[str, Any]]:
     """The bundle's cards with the sizes of their weights, each checked against its checksum."""
-    from megdt.models.bundle import NAMES
+    from megdt.models.cards import NAMES
 
     bundle.load(*NAMES)
     sizes = {name: (bundle.folder / f"{name}.safetensors").stat().st_size for name in NAMES}

@@ -224,7 +224,7 @@ def run_task(
             stand for.
     """
     check_suits(task, scenario.plan.mechanism)
-    from megdt.models.bundle import GENERATING
+    from megdt.models.cards import GENERATING
 
     load(scenario, bundle, GENERATING)
     sensed = sense(scenario, bundle)

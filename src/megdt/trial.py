@@ -155,7 +155,7 @@ def generate(
     scenario: Scenario, bundle: Bundle, *, baseline: str | None, progress: StageProgress | None
 ) -> Trial:
     """Run a scenario; judge it against the picture decoded where its latent was made."""
-    from megdt.models.bundle import GENERATING
+    from megdt.models.cards import GENERATING
 
     load(scenario, bundle, GENERATING)
     result = scenario.run(bundle, progress=progress)
@@ -186,7 +186,7 @@ def demonstrate(scenario: Scenario, bundle: Bundle) -> tuple[Scenario, Result]:
     Returns:
         The scenario as it was run, with shares by what was seen, and what came of it.
     """
-    from megdt.models.bundle import GENERATING
+    from megdt.models.cards import GENERATING
 
     load(scenario, bundle, GENERATING)
     sensed = sense(scenario, bundle)

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from megdt import __version__
+from megdt.models import SHIFT
 from megdt.models.bundle import Bundle
 from megdt.models.classifier import LABELS
-from megdt.models.generation import GRID, SHIFT, _on_grid, generate_latents, measure_spread
+from megdt.models.generation import GRID, _on_grid, generate_latents, measure_spread
 from megdt.models.quality import PerceptualReference, compare_distributions, extract_features
 from megdt.models.sampling import guide, make_sigmas, sample_euler
 from megdt.records import Feature, Part, Request, Result, Side

@@ -130,7 +130,11 @@ def test_a_file_that_is_not_toml_is_refused(file: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("[radio]", "[radios]", "has no key 'radios'; known keys: name, description, compute"),
+        (
+            "[radio]",
+            "[radios]",
+            "has no key 'radios'; known keys: name, description, precision, compute",
+        ),
         ("receive_power_w", "recieve_power_w", "did you mean 'receive_power_w'?"),
         ('name = "plain"', "", "lacks 'name'"),
         ('name = "plain"', "name = 3", "has name = 3, expected text"),

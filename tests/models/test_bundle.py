@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from megdt.errors import BundleError
-from megdt.models.bundle import BUNDLE, NAMES, Bundle
+from megdt.models.bundle import Bundle
+from megdt.models.cards import BUNDLE, NAMES
 from megdt.models.classifier import LABELS
 from megdt.models.quality import psnr_db
 from megdt.worlds.garden import draw_view
@@ -138,4 +139,4 @@ def test_the_bundle_stays_small() -> None:
 
 
 def test_the_package_holds_no_pickle() -> None:
-    assert not [p for p in BUNDLE.iterdir() if p.suffix not in (".safetensors", ".json")]
+    assert not [p for p in BUNDLE.iterdir() if p.suffix not in (".safetensors", ".json", ".onnx")]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from megdt.models.autoencoder import Decoder, Encoder
-from megdt.models.bundle import GENERATING, Bundle
+from megdt.models.bundle import Bundle
+from megdt.models.cards import GENERATING
 from megdt.models.classifier import SceneClassifier
 from megdt.models.denoiser import Denoiser
 from megdt.models.student import Student

@@ -7,7 +7,8 @@ import torch
 from megdt.codecs.sketch import STYLES as CODEC_STYLES
 from megdt.codecs.sketch import SketchCodec
 from megdt.models.autoencoder import Decoder, Encoder
-from megdt.models.bundle import BUNDLE, Bundle
+from megdt.models.bundle import Bundle
+from megdt.models.cards import BUNDLE
 from megdt.models.classifier import LABELS
 from megdt.models.denoiser import Denoiser, positions
 from megdt.models.generation import generate_latents

@@ -186,7 +186,7 @@ SYMBOLS = np.array([1 + 2j, -0.5j, 3e-30], np.complex64)
 @pytest.mark.parametrize(
     "content",
     [
-        Packet(payload=b"seed", told_snr=True),
+        Packet(payload=b"seed", told_snr=True, values=4),
         Packet(symbols=SYMBOLS),
         Packet(payload=b"gain", symbols=SYMBOLS.real.copy()),
         Packet(),
@@ -201,7 +201,7 @@ def test_packets_and_deliveries_cross_bit_for_bit(content: Content) -> None:
     assert announced.size_bytes == len(body)
     came = unpack(announced, body)
     assert type(came) is type(content)
-    for name in ("payload", "symbols", "told_snr", "outcome", "noise_power", "among"):
+    for name in ("payload", "symbols", "told_snr", "values", "outcome", "noise_power", "among"):
         sent, got = (np.asarray(getattr(c, name, None)) for c in (content, came))
         assert got.dtype == sent.dtype
         assert got.tobytes() == sent.tobytes() or got.dtype == object

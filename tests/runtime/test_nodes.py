@@ -24,10 +24,11 @@ from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
-pytest.importorskip("starlette", reason="needs the extra serve")
-pytest.importorskip("websockets", reason="needs the extra serve")
+pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from megdt.runtime.edge_server import PATH, EdgeServer  # noqa: E402
+from megdt.runtime.api import PATH, make_app  # noqa: E402
+from megdt.runtime.edge_server import EdgeServer  # noqa: E402
+from megdt.runtime.tokens import mint  # noqa: E402
 from megdt.runtime.ue import Answer, Ue  # noqa: E402
 
 TABLES: Tables = {"request": {"prompt": "red poppies", "rng_seed": 7, "steps": 2}}
@@ -39,11 +40,13 @@ def bundle() -> Bundle:
 
 
 @asynccontextmanager
-async def served(bundle: Bundle, **more: Any) -> AsyncIterator[tuple[EdgeServer, int]]:
-    es = EdgeServer(bundle, tokens={"secret": "anna", "other": "bert"}, **more)
-    listening = socket.create_server(("127.0.0.1", 0))
+async def served(
+    bundle: Bundle, *, port: int = 0, **more: Any
+) -> AsyncIterator[tuple[EdgeServer, int]]:
+    es = EdgeServer(bundle, key="secret", **more)
+    listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
-        uvicorn.Config(es.app, log_level="error", ws="websockets-sansio", ws_max_size=2**20)
+        uvicorn.Config(make_app(es), log_level="error", ws="websockets-sansio", ws_max_size=2**20)
     )
     running = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
@@ -82,12 +85,13 @@ async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-def ue_of(port: int, bundle: Bundle, token: str = "secret") -> Ue:
-    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=token, models=bundle)
+def ue_of(port: int, bundle: Bundle, token: str | None = None, owner: str = "anna") -> Ue:
+    shown = mint("secret", owner) if token is None else token
+    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=shown, models=bundle)
 
 
 def same(answer: Answer, tables: Tables, bundle: Bundle) -> None:
-    simulated = parse_request(tables).run(bundle)
+    simulated = parse_request(tables).scenario.run(bundle)
     assert answer.outcome == simulated.outcome
     assert answer.made is not None
     assert simulated.made is not None
@@ -156,11 +160,19 @@ def test_the_same_request_many_times_at_once_is_made_once(bundle: Bundle) -> Non
         same(answer, TABLES, bundle)
 
 
-@pytest.mark.parametrize("token", ["", "wrong", "wröng"])
-def test_without_the_right_token_nothing_is_served(token: str, bundle: Bundle) -> None:
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("", "not one of this ES"),
+        ("anna.9999999999.wrong", "not one of this ES"),
+        (mint("another", "anna"), "not one of this ES"),
+        (mint("secret", "anna", now_s=0), "the token ended"),
+    ],
+)
+def test_without_the_right_token_nothing_is_served(token: str, said: str, bundle: Bundle) -> None:
     async def run() -> int:
         async with served(bundle) as (es, port):
-            with pytest.raises(SessionError, match="refuses the token"):
+            with pytest.raises(SessionError, match=said):
                 async with ue_of(port, bundle, token) as ue:
                     await ue.ask(TABLES)
             return len(es.sessions)

@@ -18,12 +18,14 @@ from megdt.link.energy import load_profile
 from megdt.mechanisms.execute import Progress
 from megdt.mechanisms.stages import Edge
 from megdt.models.bundle import Bundle
-from megdt.records import Delivery, Ledger, Packet, Side
+from megdt.models.onnx_models import OnnxModels
+from megdt.records import Delivery, Feature, Ledger, Packet, Part, Side
 from megdt.runtime.es_session import Sessions
 from megdt.runtime.events import Answered, Cancelled, FeatureArrived, LinesArrived, Requested
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import Post, join_ledgers, lines_of, outcome_of, parse_request, run_part
 from megdt.runtime.ue_session import UeSession
+from megdt.worlds.garden import draw_view
 
 TABLES: Tables = {"request": {"prompt": "red poppies", "rng_seed": 7, "steps": 2}}
 
@@ -37,13 +39,16 @@ class Node:
     """Two ends driven in one thread, their stages in others."""
 
     models: Bundle
+    ue_models: OnnxModels | None = None
     wait_s: float = 60.0
     calls: SimpleQueue[Callable[[], Any]] = field(default_factory=SimpleQueue)
     posts: dict[Side, Post] = field(default_factory=dict)
     answer: Answered | None = None
     errors: list[BaseException] = field(default_factory=list)
 
-    def run(self, tables: Tables, cancel_after: int | None = None) -> Progress:
+    def run(
+        self, tables: Tables, cancel_after: int | None = None, picture: np.ndarray | None = None
+    ) -> Progress:
         """The UE's part of a request, once the ES has answered it."""
         now = time.monotonic
         sessions = Sessions(bundle="ab" * 32)
@@ -55,7 +60,7 @@ class Node:
         ue.ask("k", tables, deadline_s=self.wait_s, now_s=now())
         scenario = parse_request(tables)
 
-        def send_up(edge: Edge, delivery: Delivery) -> None:
+        def send_up(edge: Edge, delivery: Packet | Delivery) -> None:
             self.calls.put(
                 partial(
                     ue.send_feature, "k", delivery, source=edge.source.name,
@@ -63,11 +68,14 @@ class Node:
                 )
             )  # fmt: skip
 
-        self.posts[Side.UE] = Post(send_up, deadline_s=self.wait_s)
+        self.posts[Side.UE] = Post(Side.UE, send_up, deadline_s=self.wait_s)
         with ThreadPoolExecutor(2) as pool:
 
             def ue_part() -> Progress:
-                made = run_part(scenario, Side.UE, self.models, self.posts[Side.UE], core_s=core_s)
+                made = run_part(
+                    scenario, Side.UE, self.ue_models or self.models, self.posts[Side.UE], picture=picture,
+                    core_s=core_s,
+                )  # fmt: skip
                 self.calls.put(partial(ue.send_lines, "k", lines_of(made)))
                 return made
 
@@ -105,7 +113,7 @@ class Node:
     def begin(self, generation: Any) -> None:
         """Before anything else comes for it."""
 
-        def send_down(edge: Edge, delivery: Delivery) -> None:
+        def send_down(edge: Edge, delivery: Packet | Delivery) -> None:
             self.calls.put(
                 partial(
                     generation.send_feature, delivery, source=edge.source.name,
@@ -113,7 +121,7 @@ class Node:
                 )
             )  # fmt: skip
 
-        self.posts[Side.ES] = Post(send_down, deadline_s=self.wait_s)
+        self.posts[Side.ES] = Post(Side.ES, send_down, deadline_s=self.wait_s)
 
     def es_part(self, generation: Any) -> None:
         try:
@@ -121,6 +129,7 @@ class Node:
             post = self.posts[Side.ES]
             made = run_part(scenario, Side.ES, self.models, post, core_s=core_s)
             theirs = post.take_lines() or Ledger()
+            scenario = scenario.scenario
             devices = scenario.devices.profiles(scenario.mechanism.sides)
             ledger = join_ledgers(made, theirs, devices)
             outcome = outcome_of(scenario.mechanism, ledger)
@@ -157,7 +166,7 @@ def test_over_a_session_a_request_gives_what_the_simulation_gives(
     made = node.run(tables)
     assert not node.errors
     assert node.answer is not None
-    simulated = parse_request(tables).run(bundle, core_s=core_s)
+    simulated = parse_request(tables).scenario.run(bundle, core_s=core_s)
     assert node.answer.outcome == simulated.outcome
     assert same_machine(node.answer.ledger) == same_machine(simulated.ledger)
     last = made.execution.mechanism.stages[-1].name
@@ -175,7 +184,7 @@ def test_a_cancelled_request_stops_both_sides(bundle: Bundle) -> None:
 
 def test_what_does_not_come_by_the_deadline_is_late(bundle: Bundle) -> None:
     scenario = parse_request(TABLES)
-    post = Post(lambda edge, delivery: None, deadline_s=0.0)
+    post = Post(Side.UE, lambda edge, sent: None, deadline_s=0.0)
     made = run_part(scenario, Side.UE, bundle, post, core_s=core_s)
     assert "late" in made.missing.values()
     assert post.take_lines() is None
@@ -195,20 +204,84 @@ def test_a_request_sends_nobody_to_files_or_servers(table: Tables, said: str) ->
     assert raised.value.code == "request"
 
 
-def test_what_has_crossed_no_link_stops_a_request() -> None:
-    post = Post(lambda edge, delivery: None, deadline_s=60)
+@pytest.mark.parametrize(
+    ("side", "content", "said"),
+    [
+        (Side.UE, Packet(payload=b"red"), "has crossed no link"),
+        (Side.ES, Delivery(payload=b"red"), "says that it has crossed a link"),
+        (Side.ES, Delivery(outcome="withheld"), None),
+    ],
+)
+def test_the_radio_is_the_es(side: Side, content: Packet | Delivery, said: str | None) -> None:
+    post = Post(side, lambda edge, sent: None, deadline_s=60)
     post.deliver(
         FeatureArrived(
-            key="k", source="ask", to_side=Side.ES, kind="prompt",
-            content=Packet(payload=b"red"), size_bytes=3,
+            key="k", source="ask", to_side=side, kind="prompt", content=content, size_bytes=3
         )
-    )  # fmt: skip
-    with pytest.raises(SessionError, match="crossed no link"):
+    )
+    if said is None:
         post.check()
+    else:
+        with pytest.raises(SessionError, match=said):
+            post.check()
+
+
+def view(size_px: int = 256) -> np.ndarray:
+    garden, seen = draw_view(10_700_003, size_px=size_px)
+    return garden.render(seen)
+
+
+@pytest.mark.parametrize("mechanism", ["ue_to_es", "describe", "sequential"])
+def test_what_a_ue_sees_goes_up(mechanism: str, bundle: Bundle) -> None:
+    tables: Tables = TABLES | {"plan": {"mechanism": mechanism}}
+    node, picture = Node(bundle), view()
+    made = node.run(tables, picture=picture)
+    assert not node.errors
+    assert node.answer is not None
+    done = Part(features={"sense": Feature(kind="image", values=picture)})
+    simulated = parse_request(tables).scenario.run(bundle, done=done, core_s=core_s)
+    assert node.answer.outcome == simulated.outcome == "delivered"
+    assert same_machine(node.answer.ledger) == same_machine(simulated.ledger)
+    if mechanism == "describe":
+        assert made.features["show"].values == simulated.made.values  # type: ignore[union-attr]
+
+
+def test_a_ue_without_a_picture_is_told_so(bundle: Bundle) -> None:
+    tables: Tables = TABLES | {"plan": {"mechanism": "ue_to_es"}}
+    with pytest.raises(SessionError, match="senses, and no picture was given"):
+        Node(bundle, wait_s=0.5).run(tables)
+    with pytest.raises(SessionError, match=r"the picture is \(64, 64, 3\); give one of 256 x 256"):
+        Node(bundle, wait_s=0.5).run(tables, picture=view(64))
+
+
+def test_where_the_network_is_the_link_nothing_is_lost_or_charged(bundle: Bundle) -> None:
+    node = Node(bundle)
+    made = node.run(TABLES | {"link": {"channel": "network"}, "codecs": {"seed": "analog"}})
+    assert not node.errors
+    assert node.answer is not None
+    ledger = node.answer.ledger
+    assert {c.outcome for c in ledger.crossings} == {"delivered"}
+    assert ledger.channel_uses == 0
+    assert ledger.crossings[0].bits == 8 * len("red poppies")
+    seed = made.arrived["denoise", Side.UE]
+    assert seed.noise_power == 0
+    assert parse_request(TABLES | {"link": {"channel": "network"}}).network
+    with pytest.raises(SessionError, match=r"link.snr_db is of a radio"):
+        parse_request(TABLES | {"link": {"channel": "network", "snr_db": 3}})
+
+
+def test_a_ue_without_torch_makes_the_same_picture(bundle: Bundle) -> None:
+    tables: Tables = TABLES | {"codecs": {"seed": "analog"}, "link": {"snr_db": 12}}
+    node = Node(bundle, ue_models=OnnxModels())
+    made = node.run(tables).features["decode"].values
+    assert node.answer is not None
+    simulated = parse_request(tables).scenario.run(bundle, core_s=core_s)
+    assert same_machine(node.answer.ledger) == same_machine(simulated.ledger)
+    assert np.abs(made.astype(int) - simulated.made.values).max() <= 1  # type: ignore[union-attr]
 
 
 def test_many_ues_are_not_a_request_of_one() -> None:
     with pytest.raises(SessionError, match="ask for one of one UE"):
         parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "individual"}})
-    with pytest.raises(SessionError, match="have no cameras yet"):
-        parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "ue_to_es"}})
+    with pytest.raises(SessionError, match="has no memory of any"):
+        parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "parallel"}})

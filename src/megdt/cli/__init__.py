@@ -28,6 +28,9 @@ from megdt.cli import twin  # noqa: F401
 from megdt.cli import nodes  # noqa: F401
 
 # isort: split
+from megdt.cli import up  # noqa: F401
+
+# isort: split
 from megdt.cli import about  # noqa: F401
 
 

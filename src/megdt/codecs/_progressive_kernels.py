@@ -13,8 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from megdt.errors import MissingExtraError
+
+try:
+    from numba import njit
+except ImportError:
+    raise MissingExtraError("progressive seeds need numba; pip install 'megdt[sim]'") from None
 
 ENCODE, DECODE, TRACE = 0, 1, 2
 CONTEXTS = 8

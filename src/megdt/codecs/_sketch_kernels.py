@@ -10,8 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from megdt.errors import MissingExtraError
+
+try:
+    from numba import njit
+except ImportError:
+    raise MissingExtraError("writing a thumbnail needs numba; pip install 'megdt[sim]'") from None
 
 _PLACES = 20  # depth 0 to 4, colour or luma, along one direction or both
 # One kind of context after the other in one table of counts.

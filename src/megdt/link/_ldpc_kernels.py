@@ -9,8 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from megdt.errors import MissingExtraError
+
+try:
+    from numba import njit
+except ImportError:
+    raise MissingExtraError("a simulated link needs numba; pip install 'megdt[sim]'") from None
 
 Array = NDArray[Any]
 

@@ -13,9 +13,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from megdt.errors import ScenarioError
+from megdt.records import Precision
 
 _FOLDER = Path(__file__).parent / "devices"
 
@@ -51,6 +52,7 @@ class DeviceProfile:
         receive_power_w: Drawn while receiving.
         radio_idle_power_w: Drawn by the radio while nothing is sent or received.
         sources: Where each number is from, by the name of its field.
+        precision: That networks compute in on a device that runs them without torch.
         description: What the device is.
 
     Raises:
@@ -67,11 +69,17 @@ class DeviceProfile:
     receive_power_w: float
     radio_idle_power_w: float
     sources: Mapping[str, str] = field(repr=False, hash=False)
+    precision: Precision = "fp32"
     description: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise ScenarioError("a device has an empty name; call it something")
+        if self.precision not in get_args(Precision):
+            raise ScenarioError(
+                f"{self.name} has precision = {self.precision!r}, networks compute in "
+                f"{', '.join(get_args(Precision))}; take one of these"
+            )
         for attribute, (table, key) in _PLACES.items():
             where = f"{self.name} [{table}] {key}"
             _check(attribute, getattr(self, attribute), self.sources.get(attribute), where)
@@ -112,6 +120,7 @@ class DeviceProfile:
     def toml(self) -> str:
         """The profile as the text of a file that `load_profile` reads."""
         lines = [f"name = {_quote(self.name)}", f"description = {_quote(self.description)}"]
+        lines.append(f"precision = {_quote(self.precision)}")
         last = ""
         for attribute, (table, key) in _PLACES.items():
             if table != last:
@@ -158,8 +167,9 @@ def load_profile(name_or_path: str) -> DeviceProfile:
 
 
 def _parse(tables: Mapping[str, Any], source: str) -> DeviceProfile:
-    _match_keys(tables, ("name", "description", "compute", "radio"), source)
-    for key in ("name", "description"):
+    tables = {"precision": "fp32", **tables}
+    _match_keys(tables, ("name", "description", "precision", "compute", "radio"), source)
+    for key in ("name", "description", "precision"):
         if not isinstance(tables[key], str):
             raise ScenarioError(f"{source} has {key} = {tables[key]!r}, expected text")
     for table in ("compute", "radio"):
@@ -181,7 +191,11 @@ def _parse(tables: Mapping[str, Any], source: str) -> DeviceProfile:
         _check(attribute, entry["value"], entry["source"], f"{source} [{table}] {key}")
         numbers[attribute], sources[attribute] = float(entry["value"]), entry["source"]
     return DeviceProfile(
-        name=tables["name"], description=tables["description"], sources=sources, **numbers
+        name=tables["name"],
+        description=tables["description"],
+        precision=tables["precision"],
+        sources=sources,
+        **numbers,
     )
 
 

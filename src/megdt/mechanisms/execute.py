@@ -10,9 +10,9 @@ import copy
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from megdt.records import (
     Request,
     Side,
 )
+
+Entry = TypeVar("Entry", Codec, Link)
 
 CoreSeconds = Callable[[Side, str], float]
 """What a task of a side, such as "encode seed" or "run", takes a processor core."""
@@ -102,14 +104,14 @@ class Execution:
             )
         return feature, [self._charge(stage, "run", stage.side, watch)]
 
-    def send(self, edge: Edge, feature: Feature) -> tuple[Delivery, list[Line]]:
-        """Encode a feature and give it to the link.
+    def encode(self, edge: Edge, feature: Feature) -> tuple[Packet, list[Line]]:
+        """Encode a feature.
 
         Raises:
-            MechanismError: If there is no codec or no link for it.
+            MechanismError: If there is no codec for it.
         """
         source, target = edge.source, edge.target
-        transmitter, link = self._codec(edge, "sender"), self.links[source.makes]
+        transmitter = self._codec(edge, "sender")
         # A copy: what is judged later is what was made, not what a codec has left of it.
         given = copy.deepcopy(feature)
         with _Watch(transmitter) as watch:
@@ -117,7 +119,20 @@ class Execution:
         encoded = self._charge(
             target, f"encode {source.makes}", source.side, watch, source=source.name
         )
-        delivery = link.send(packet, air_rng(self.request, source.side, target.side, edge.number))
+        values = feature.values.size if isinstance(feature.values, np.ndarray) else 0
+        return replace(packet, values=values), [encoded]
+
+    def carry(self, edge: Edge, packet: Packet) -> tuple[Delivery, list[Line]]:
+        """Give a packet to the link.
+
+        Raises:
+            MechanismError: If there is no link for it.
+        """
+        source, target = edge.source, edge.target
+        transmitter = self._codec(edge, "sender")
+        delivery = self._link(edge).send(
+            packet, air_rng(self.request, source.side, target.side, edge.number)
+        )
         if delivery.outcome != "delivered" and _remembers(transmitter):
             # The sender knows by the acknowledgements that failed, which the link has charged.
             transmitter.ask_key()  # type: ignore[attr-defined]
@@ -138,10 +153,10 @@ class Execution:
             target=target.name,
             from_side=source.side,
             to_side=target.side,
-            kind=feature.kind,
+            kind=source.makes,
             codec=repr(transmitter),
             outcome=delivery.outcome,
-            values=feature.values.size if isinstance(feature.values, np.ndarray) else 0,
+            values=packet.values,
             bits=packet.bits,
             header_bits=delivery.header_bits,
             uses=delivery.uses,
@@ -155,7 +170,7 @@ class Execution:
             among=delivery.among,
             round_s=delivery.round_s,
         )
-        return delivery, [encoded, crossing]
+        return delivery, [crossing]
 
     def echo(self, edge: Edge, taker: Stage, feature: Feature) -> tuple[Feature, list[Line]]:
         """What the other side has of a feature if nothing happens to it on the air.
@@ -209,14 +224,7 @@ class Execution:
         kept = self._ends.get((kind, edge.source.side, edge.target.side, end))
         if kept is not None:
             return kept
-        for table, what in ((self.codecs, "codec"), (self.links, "link")):
-            if kind not in table:
-                raise MechanismError(
-                    f"{kind} crosses from {edge.source.name} ({edge.source.side}) to "
-                    f"{edge.target.name} ({edge.target.side}) and the plan has no {what} for it; "
-                    f"it has {', '.join(sorted(table)) or 'none'}"
-                )
-        codec = self.codecs[kind]
+        codec = _of_edge(self.codecs, edge, "codec")
         # Each end has its own, as on two machines: what one remembers is not sent to the other.
         own = copy.deepcopy(codec)
         if own is codec and getattr(codec, "__dict__", None):
@@ -227,6 +235,9 @@ class Execution:
         if kind in self.in_order:
             self._ends[kind, edge.source.side, edge.target.side, end] = own
         return own
+
+    def _link(self, edge: Edge) -> Link:
+        return _of_edge(self.links, edge, "link")
 
     def _charge(
         self, stage: Stage, task: str, side: Side, watch: _Watch, *, source: str | None = None
@@ -245,6 +256,17 @@ class Execution:
             flops=flops,
             energy_j=device.compute_j(seconds) if flops else device.core_j(seconds),
         )
+
+
+def _of_edge(table: Mapping[Kind, Entry], edge: Edge, what: str) -> Entry:
+    kind = edge.source.makes
+    if kind not in table:
+        raise MechanismError(
+            f"{kind} crosses from {edge.source.name} ({edge.source.side}) to "
+            f"{edge.target.name} ({edge.target.side}) and the plan has no {what} for it; "
+            f"it has {', '.join(sorted(table)) or 'none'}"
+        )
+    return table[kind]
 
 
 def _remembers(codec: Codec) -> bool:
@@ -324,14 +346,26 @@ class Progress:
             else:
                 self.features[stage.name] = feature
 
-    def send(self, edge: Edge) -> Delivery | None:
-        """Give an edge's feature to the link, if it was made."""
+    def encode(self, edge: Edge) -> Packet | None:
+        """An edge's feature as its codec makes it, if it was made."""
         feature = self.features.get(edge.source.name)
         if feature is None:
             self.missing[edge.key] = self.missing[edge.source.name]
             return None
-        delivery, self.lines[edge.key] = self.execution.send(edge, feature)
+        packet, self.lines[edge.key] = self.execution.encode(edge, feature)
+        return packet
+
+    def carry(self, edge: Edge, packet: Packet | None) -> Delivery | None:
+        """What comes of a packet over the air."""
+        if packet is None:
+            return None
+        delivery, lines = self.execution.carry(edge, packet)
+        self.lines[edge.key] = self.lines.get(edge.key, []) + lines
         return delivery
+
+    def send(self, edge: Edge) -> Delivery | None:
+        """Give an edge's feature to the link, if it was made."""
+        return self.carry(edge, self.encode(edge))
 
     def receive(self, edge: Edge, delivery: Delivery | None) -> None:
         """Take what has come over the air; None where its sender said nothing."""
@@ -348,35 +382,53 @@ class Progress:
 
 
 class Exchange(Protocol):
-    """How processes hand deliveries to each other; the radio is simulated by who sends."""
+    """How processes hand each other what crosses."""
 
-    def post(self, edge: Edge, delivery: Delivery) -> None:
+    def post(self, edge: Edge, sent: Packet | Delivery) -> None:
         """Leave it for the edge's target; where nothing was made, with the outcome that says why."""
         ...
 
-    def take(self, edge: Edge) -> Delivery | None:
+    def take(self, edge: Edge) -> Packet | Delivery | None:
         """What has been posted; None where nobody posted by the deadline."""
         ...
 
 
-def run_side(execution: Execution, side: Side, exchange: Exchange) -> Progress:
+def run_side(
+    execution: Execution,
+    side: Side,
+    exchange: Exchange,
+    *,
+    emulates: bool = True,
+    done: Mapping[str, Feature] | None = None,
+) -> Progress:
     """Run the stages of one side, where each side has a process of its own.
 
     A peer that is silent until the exchange's deadline is a feature that is late: stages that can go
     on without it do.
+
+    Args:
+        execution: The same on all sides.
+        side: Whose stages run.
+        exchange: To and from the others.
+        emulates: Whether this side simulates the radio for what it sends; else it posts packets, and
+            who takes them simulates it. A side that takes packets needs links.
+        done: What stages have made that are not run, such as a camera's picture.
     """
     progress = Progress(execution=execution)
+    progress.features |= done or {}
     for step in execution.mechanism.steps:
         if isinstance(step, Edge):
             if step.target.side == side:
-                progress.receive(step, exchange.take(step))
+                came = exchange.take(step)
+                if isinstance(came, Packet):
+                    came = progress.carry(step, came)
+                progress.receive(step, came)
         elif step.side == side:
-            progress.run(step)
+            if step.name not in progress.features:
+                progress.run(step)
             # At once: the others may wait for it while this side waits for somebody else.
             for edge in execution.mechanism.edges:
                 if edge.source.name == step.name:
-                    delivery = progress.send(edge)
-                    if delivery is None:
-                        delivery = Delivery(outcome=progress.missing[edge.key])
-                    exchange.post(edge, delivery)
+                    sent = progress.send(edge) if emulates else progress.encode(edge)
+                    exchange.post(edge, sent or Delivery(outcome=progress.missing[edge.key]))
     return progress

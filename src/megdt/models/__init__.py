@@ -7,3 +7,6 @@ LATENT_CHANNELS = 4
 
 FACTOR = 8
 """Pixels along the side of the square that one latent stands for."""
+
+SHIFT = 1.5
+"""Of noise levels on the first grid: more of the steps are spent where the scene is decided."""

@@ -1,12 +1,10 @@
-"""The bundle: the models that come with the package, their cards and checksums.
+"""The bundle: the models that come with the package, on torch.
 
 A model is loaded when it is first used, so a UE that only decodes never reads the denoiser.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +13,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor, nn
 
-from megdt.errors import BundleError, RequestError
+from megdt.errors import BundleError, MissingExtraError, RequestError
+
+try:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+    from torch import Tensor, nn
+except ImportError:
+    raise MissingExtraError("the models need torch; pip install 'megdt[sim]'") from None
+
 from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder, Encoder
+from megdt.models.cards import BUNDLE, Cards, read_checked
 from megdt.models.classifier import LABELS, SceneClassifier, classify, probe_features
 from megdt.models.denoiser import Denoiser, _Attention
 from megdt.models.gate import FeatureGate
@@ -57,17 +61,10 @@ from megdt.models.writing import caption
 from megdt.records import MIN_SIZE_PX, Request, Style
 from megdt.worlds.captions import Attributes
 
-BUNDLE = Path(__file__).parent / "bundle"
 Model = TypeVar("Model", bound=nn.Module)
-GENERATING = ("text_encoder", "denoiser", "encoder", "decoder")
-"""The models that make a picture of a prompt."""
-
-NAMES = (*GENERATING, "student", "sketch_adapter", "jscc", "gate", "classifier")
-
-CARD_KEYS = ("task", "data", "recipe", "steps", "seconds", "parameters", "metrics", "sha256")
 
 
-class Bundle:
+class Bundle(Cards):
     """Models from one folder of safetensors files and cards.
 
     Arrays go in and come out as NumPy, with a leading batch axis.
@@ -78,7 +75,7 @@ class Bundle:
     """
 
     def __init__(self, folder: Path = BUNDLE, *, device: str = "cpu") -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.device = torch.device(device)
         self._count = threading.local()
 
@@ -91,32 +88,6 @@ class Bundle:
         is done element by element is not.
         """
         return float(getattr(self._count, "flops", 0.0))
-
-    def card(self, name: str) -> dict[str, Any]:
-        """The model card: data, steps, seconds, metrics, checksum.
-
-        Raises:
-            BundleError: If it is missing or not a card.
-        """
-        path = self.folder / f"{name}.json"
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"no readable model card at {path} ({error.__class__.__name__}); reinstall megdt "
-                "or train the model with its recipe"
-            ) from error
-        found: dict[str, Any] = card if isinstance(card, dict) else {}
-        for key in CARD_KEYS:
-            if key not in found:
-                raise BundleError(f"{path} has no {key!r}; train the model again with its recipe")
-        return found
-
-    @cached_property
-    def checksum(self) -> str:
-        """One checksum over those of the models that make a picture, so that it names the maker."""
-        parts = "".join(self.card(name)["sha256"] for name in GENERATING)
-        return hashlib.sha256(parts.encode()).hexdigest()
 
     def load(self, *names: str) -> None:
         """Read models now instead of when they are first used, so that no stage is charged for it.
@@ -654,18 +625,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     Raises:
         BundleError: If the file is missing, not safetensors, or has another checksum.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"cannot read {path} ({error.strerror}); reinstall megdt or train the model with its recipe"
-        ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise BundleError(
-            f"{path} has checksum {found[:12]}, its card says {sha256[:12]}; the file is damaged or "
-            "not the card's, reinstall megdt"
-        )
+    content = read_checked(path, sha256)
     try:
         return {name: tensor.float() for name, tensor in load(content).items()}
     except SafetensorError as error:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from megdt.errors import RequestError
-from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models import FACTOR, LATENT_CHANNELS, SHIFT
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.denoiser import Denoiser, positions
 from megdt.models.sampling import Flow, add_noise, guide, make_sigmas, sample_euler
@@ -30,7 +30,6 @@ GRID = 32
 REFINE_FROM = 0.4
 """Noise level from which a finer grid is denoised: the scene stays, edges are drawn anew."""
 
-SHIFT = 1.5
 _MULTIPLE = 4  # the U-Net halves its grid twice
 
 

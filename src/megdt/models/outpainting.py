@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from megdt.errors import RequestError
+from megdt.models import SHIFT
 from megdt.models.denoiser import Denoiser, positions
-from megdt.models.generation import GRID, SHIFT
+from megdt.models.generation import GRID
 from megdt.models.sampling import add_noise, guide, make_sigmas
 
 STRIDE = 16

@@ -65,6 +65,7 @@ def pack(
         noise_power=0.0 if each else float(noise),
         noises=each,
         told_snr=content.told_snr if isinstance(content, Packet) else False,
+        values=content.values if isinstance(content, Packet) else 0,
         among=content.among if isinstance(content, Delivery) else 1,
     )
     return announced, parts[0] if len(parts) == 1 else b"".join(parts)
@@ -89,7 +90,12 @@ def unpack(announced: messages.Feature, body: bytes | bytearray | memoryview) ->
                 "numbers; send finite ones"
             )
     if not announced.crossed:
-        return Packet(payload=payload, symbols=symbols, told_snr=announced.told_snr)
+        return Packet(
+            payload=payload,
+            symbols=symbols,
+            told_snr=announced.told_snr,
+            values=announced.values,
+        )
     noise: float | np.ndarray[tuple[int], np.dtype[np.float32]] = noise_power
     if announced.noises:
         noise = np.frombuffer(body, "<f4", announced.symbols, at).astype(np.float32)

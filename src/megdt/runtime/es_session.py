@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from megdt.errors import MessageError, ResumeError, SessionError
 from megdt.link.energy import DeviceProfile
@@ -235,6 +235,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def __iter__(self) -> Iterator[EsSession]:
+        return iter(tuple(self._sessions.values()))
 
     def accept(
         self, frame: bytes, now_s: float, *, owner: str, new_id: str

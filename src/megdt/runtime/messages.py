@@ -171,6 +171,8 @@ class Feature(Numbered, frozen=True, kw_only=True):
     noises: bool = False
     """A float32 for each symbol follows, instead of one noise power for all."""
     told_snr: bool = False
+    values: Count = 0
+    """Numbers that a packet was made of."""
     among: Number = 1
 
     @property
@@ -184,6 +186,8 @@ class Feature(Numbered, frozen=True, kw_only=True):
             raise ValueError(f"{self.symbols} symbols of dtype {self.dtype}; give both or none")
         if self.noises and not self.symbols:
             raise ValueError("noises, and no symbols that they are of")
+        if self.crossed and (self.told_snr or self.values):
+            raise ValueError("told_snr or values of a feature that has crossed a link")
         of_delivery = self.outcome != "delivered" or self.noises or self.noise_power
         if not self.crossed and (of_delivery or self.among != 1):
             raise ValueError("outcome, noise or round of a feature that has not crossed a link")

@@ -15,6 +15,7 @@ again on the next, so each message arrives once and in order, or the session say
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,9 @@ from megdt.runtime.transfer import Arrived, Receiver, Sender
 Phase = Literal["new", "greeting", "open", "leaving", "cut", "closed"]
 """`new`: never connected. `greeting`: connected, and not yet taken by the other end. `leaving`: one
 end has said bye, and what runs is finished. `cut`: the connection is lost, and may come again."""
+
+_MEASURED_BYTES = 4096
+"""At least so many have to be acknowledged at once to tell a rate by."""
 
 _KINDS: dict[str, type[SessionError]] = {
     "version": HandshakeError,
@@ -53,6 +57,10 @@ class Session:
         """So far: tells a new connection from the one that it replaces."""
         self.round_trip_s: float | None = None
         """Of the last ping; None before one was answered."""
+        self.rate_bytes_s: float | None = None
+        """Of features to the other end, as it has acknowledged them; None before it has any."""
+        self._under_way: deque[tuple[int, int, float]] = deque()
+        """Of frames that are not acknowledged: number, bytes in all until then, when it was sent."""
         self._sender, self._receiver = Sender(limits), Receiver(limits)
         self._connected = self._greeted = self._over = False
         self._said_bye = self._heard_bye = False
@@ -150,6 +158,12 @@ class Session:
 
     def _take_ack(self, ack: messages.Ack, now_s: float) -> None:
         self._sender.acknowledge(ack.received, ack.credit)
+        here = [self._under_way.popleft() for f in tuple(self._under_way) if f[0] <= ack.received]
+        size_bytes = sum(size for _, size, _ in here)
+        if size_bytes >= _MEASURED_BYTES and now_s > here[0][2]:
+            rate = size_bytes / (now_s - here[0][2])
+            before = rate if self.rate_bytes_s is None else self.rate_bytes_s
+            self.rate_bytes_s = (before + rate) / 2
 
     def _take_ping(self, ping: messages.Ping, now_s: float) -> None:
         self._pong = ping.number  # of many that were not answered yet, the last
@@ -246,7 +260,10 @@ class Session:
         if not asked and now_s >= self._heard_s + self.limits.ping_s:
             self._pings, self._pinged_s = self._pings + 1, now_s
             return messages.write(messages.Ping(number=self._pings))
-        return self._sender.next_frame()
+        due = self._sender.next_frame()
+        if due is not None:
+            self._under_way.append((self._sender.sent, len(due), now_s))
+        return due
 
     def _want_ack(self, now_s: float, size_bytes: int) -> None:
         self._ack_bytes += size_bytes
@@ -312,6 +329,7 @@ class Session:
         self._connected_s = self._heard_s = now_s
         self._ack_since_s, self._ack_bytes, self._ack_now = None, 0, False
         self._pong, self._pinged_s = None, math.nan
+        self._under_way.clear()
 
     def cut(self, now_s: float, *, connection: int | None = None) -> None:
         """The connection is lost; the session waits for another.

@@ -9,49 +9,88 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from threading import Condition
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from megdt.errors import SessionError
+from megdt.link import Link
 from megdt.link.energy import DEVICES, DeviceProfile
+from megdt.link.network import NetworkLink
 from megdt.mechanisms.execute import CoreSeconds, Execution, Progress, run_side
 from megdt.mechanisms.schedule import make_ledger
-from megdt.mechanisms.stages import Edge, Mechanism, Models
-from megdt.records import Computation, Delivery, Ledger, Line, Outcome, Side
+from megdt.mechanisms.stages import Edge, Mechanism, Models, Stage
+from megdt.records import (
+    Computation,
+    Delivery,
+    Feature,
+    Kind,
+    Ledger,
+    Line,
+    Outcome,
+    Packet,
+    Side,
+)
 from megdt.runtime.events import FeatureArrived
 from megdt.runtime.messages import Tables
 from megdt.scenario import Scenario, parse_scenario
 
-Send = Callable[[Edge, Delivery], None]
+Send = Callable[[Edge, Packet | Delivery], None]
 """Hands what crosses an edge to the driver; called in the thread of the stages."""
+
+NETWORK = "network"
+"""Name of the channel that is none: the nodes' own network is the link."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a request's tables say."""
+
+    scenario: Scenario
+    network: bool = False
+    """Whether the nodes' network is the link, instead of a radio that the ES simulates."""
 
 
 class Post:
     """What comes for one request, and what goes.
 
+    The ES simulates the radio both ways, so that a UE needs to know nothing of it: a UE sends packets
+    as its codecs make them, the ES what has come out of the link.
+
     Args:
+        side: Whose post this is.
         send: Takes what goes.
         deadline_s: From now on; what has not come by then is late.
     """
 
-    def __init__(self, send: Send, *, deadline_s: float) -> None:
-        self._send = send
+    def __init__(self, side: Side, send: Send, *, deadline_s: float) -> None:
+        self._side, self._send = side, send
         self._until_s = time.monotonic() + deadline_s
-        self._came: dict[tuple[str, Side], Delivery] = {}
+        self._came: dict[tuple[str, Side], Packet | Delivery] = {}
         self._lines: Ledger | None = None
         self._stopped: SessionError | None = None
         self._change = Condition()
 
     def deliver(self, event: FeatureArrived) -> None:
-        """A feature has come from the other end; one that has crossed no link stops the request."""
-        if not isinstance(event.content, Delivery):
+        """A feature has come from the other end; one that has crossed the link on the wrong end stops
+        the request.
+        """
+        content, wanted = event.content, self._side.is_ue
+        crossed = isinstance(content, Delivery)
+        nothing = isinstance(content, Delivery) and content.outcome != "delivered"
+        if crossed != wanted and not nothing:
+            what = "has crossed no link" if wanted else "says that it has crossed a link"
             text = (
-                f"{event.kind} of {event.source} has crossed no link; send it as it came out of one"
+                f"{event.kind} of {event.source} {what}; the ES simulates the radio, a UE sends what "
+                "its codecs make"
             )
             self.stop(SessionError(text, code="request"))
             return
         with self._change:
-            self._came[event.source, event.to_side] = event.content
+            self._came[event.source, event.to_side] = content
             self._change.notify_all()
 
     def deliver_lines(self, ledger: Ledger) -> None:
@@ -75,16 +114,16 @@ class Post:
         if self._stopped is not None:
             raise self._stopped
 
-    def post(self, edge: Edge, delivery: Delivery) -> None:
+    def post(self, edge: Edge, sent: Packet | Delivery) -> None:
         """Send what crosses an edge.
 
         Raises:
             SessionError: If the request was stopped.
         """
         self.check()
-        self._send(edge, delivery)
+        self._send(edge, sent)
 
-    def take(self, edge: Edge) -> Delivery | None:
+    def take(self, edge: Edge) -> Packet | Delivery | None:
         """What has crossed an edge; None where nothing has by the deadline.
 
         Raises:
@@ -109,15 +148,24 @@ class Post:
             self.check()
 
 
-def parse_request(tables: Tables) -> Scenario:
-    """The scenario of a request's tables; of one that another machine has sent, nothing is opened.
+def parse_request(tables: Tables) -> Asked:
+    """What a request's tables say; of what another machine has sent, nothing is opened.
 
     Raises:
-        ScenarioError: If they are none.
-        SessionError: If it names a file or a server, takes more sides than the ES and one UE, or one
-            that senses.
+        ScenarioError: If they are no scenario.
+        SessionError: If it names a file or a server, takes more sides than the ES and one UE, or an
+            ES that senses.
     """
     _check_places(tables)
+    network = dict(_entries(tables, "link")).get("channel") == NETWORK
+    if network:
+        radio = [key for key, _ in _entries(tables, "link") if key != "channel"]
+        if radio:
+            raise SessionError(
+                f"link.{radio[0]} is of a radio, and the channel is {NETWORK}; leave one of them out",
+                code="request",
+            )
+        tables = {name: table for name, table in tables.items() if name != "link"}
     scenario = parse_scenario(tables)
     sides = set(scenario.mechanism.sides)
     if not sides <= {Side.ES, Side.UE}:
@@ -125,13 +173,20 @@ def parse_request(tables: Tables) -> Scenario:
             f"mechanism {scenario.mechanism.name} has {len(sides) - 1} UEs; ask for one of one UE",
             code="request",
         )
-    if any(s.makes in ("image", "observation") and not s.inputs for s in scenario.mechanism.stages):
+    if any(stage.side == Side.ES for stage in senses(scenario.mechanism)):
         raise SessionError(
-            f"mechanism {scenario.mechanism.name} senses, and nodes have no cameras yet; ask for one "
-            "that takes a prompt alone",
+            f"the ES of mechanism {scenario.mechanism.name} has to have seen the view, and an edge "
+            "server has no memory of any; ask for one where the UE alone senses",
             code="request",
         )
-    return scenario
+    return Asked(scenario=scenario, network=network)
+
+
+def senses(mechanism: Mechanism) -> tuple[Stage, ...]:
+    """The stages whose feature is given and not made: a camera's picture, or what the ES has seen."""
+    return tuple(
+        s for s in mechanism.stages if s.makes in ("image", "observation") and not s.inputs
+    )
 
 
 def _check_places(tables: Tables) -> None:
@@ -160,33 +215,66 @@ def _entries(tables: Tables, name: str) -> Iterable[tuple[str, Any]]:
 
 
 def run_part(
-    scenario: Scenario, side: Side, models: Models, post: Post, *, core_s: CoreSeconds | None = None
+    asked: Asked,
+    side: Side,
+    models: Models,
+    post: Post,
+    *,
+    picture: NDArray[np.uint8] | None = None,
+    rate_bytes_s: Callable[[], float | None] = lambda: None,
+    core_s: CoreSeconds | None = None,
 ) -> Progress:
     """Run one side's stages of a request.
 
     Args:
-        scenario: Of `parse_request`; the same on both ends.
+        asked: Of `parse_request`; the same on both ends.
         side: This end's.
         models: Sub-models of this end.
         post: To and from the other end.
+        picture: What this end's camera sees, where its mechanism senses. [height, width, 3]
+        rate_bytes_s: What the network has carried so far, where it is the link.
         core_s: As of `simulate`.
 
     Raises:
-        MegdtError: Of its stages, or if the request was stopped.
+        MegdtError: Of its stages, if the request was stopped, or if a picture is lacking or has
+            another size than the request says.
     """
+    scenario = asked.scenario
     crossing = {edge.source.makes for edge in scenario.mechanism.edges}
     codecs = {kind: scenario.codec(kind) for kind in scenario.plan.codecs if kind in crossing}
+    network = NetworkLink(rate_bytes_s=rate_bytes_s)
+
+    def link_of(kind: Kind) -> Link:
+        return network if asked.network else scenario.link_of(kind)
+
     execution = Execution(
         mechanism=scenario.mechanism,
         request=scenario.request,
         models=scenario.with_writer(models),
         codecs=codecs,
-        links={kind: scenario.link_of(kind) for kind in codecs},
+        links={} if side.is_ue else {kind: link_of(kind) for kind in codecs},
         devices=scenario.devices.profiles(scenario.mechanism.sides),
         progress=lambda *_: post.check(),
         core_s=core_s,
     )
-    return run_side(execution, side, post)
+    done = _see(scenario, side, picture)
+    return run_side(execution, side, post, emulates=not side.is_ue, done=done)
+
+
+def _see(scenario: Scenario, side: Side, picture: NDArray[np.uint8] | None) -> dict[str, Feature]:
+    """What the stages that sense on this side have made."""
+    here = [stage for stage in senses(scenario.mechanism) if stage.side == side]
+    if not here:
+        return {}
+    size_px = scenario.request.size_px
+    if picture is None or picture.shape != (size_px, size_px, 3):
+        what = "no picture was given" if picture is None else f"the picture is {picture.shape}"
+        raise SessionError(
+            f"mechanism {scenario.mechanism.name} senses, and {what}; give one of {size_px} x "
+            f"{size_px} pixels",
+            code="request",
+        )
+    return {stage.name: Feature(kind=stage.makes, values=picture) for stage in here}
 
 
 def lines_of(progress: Progress) -> Ledger:

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from megdt.errors import MissingExtraError, SessionError
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.errors import MissingExtraError, ResumeError, SessionError
 from megdt.link.energy import DeviceProfile, load_profile
 from megdt.mechanisms.execute import Progress
 from megdt.mechanisms.stages import Edge
-from megdt.records import Delivery, Feature, Ledger, Outcome, Side
+from megdt.records import Delivery, Feature, Ledger, Outcome, Packet, Side
 from megdt.runtime.driving import clock, drive
 from megdt.runtime.events import Answered, Event, Failed, FeatureArrived
 from megdt.runtime.limits import Limits
-from megdt.runtime.messages import Tables
-from megdt.runtime.sides import Post, lines_of, parse_request, run_part
+from megdt.runtime.messages import Tables, one_line
+from megdt.runtime.sides import Asked, Post, lines_of, parse_request, run_part
 from megdt.runtime.ue_session import UeSession
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+    from websockets.http11 import Response
 except ImportError:
-    raise MissingExtraError("a UE needs websockets; pip install 'megdt[serve]'") from None
+    raise MissingExtraError("a UE needs websockets; pip install websockets") from None
 
 if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
+    from megdt.models.onnx_models import OnnxModels
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waited before each attempt to connect again; the last from then on."""
@@ -50,20 +58,23 @@ class Ue:
 
     Args:
         url: Of the server's session, such as ws://127.0.0.1:8420/v1/session.
-        token: That the server knows.
+        token: That the server has minted, or who mints one for each connection.
+        tls: What is known of the server's certificate; the system's where left out.
         models: Of this UE.
         device: What this UE is; a phone where left out.
         limits: Of this end.
     """
 
     def __init__(
-        self, url: str, *, token: str, models: Bundle, device: DeviceProfile | None = None,
-        limits: Limits | None = None,
+        self, url: str, *, token: str | Callable[[], str], models: Bundle | OnnxModels, device: DeviceProfile | None = None,
+        limits: Limits | None = None, tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
-        self.url, self._token, self.models = url, token, models
-        self.session = UeSession(
-            bundle=models.checksum, device=device or load_profile("phone"), limits=limits
+        self.url, self._token, self._tls, self.models = url, token, tls, models
+        self._begin = partial(
+            UeSession, bundle=models.checksum, device=device or load_profile("phone"), limits=limits
         )
+        self.session = self._begin()
+        """The present one: another, where the server has lost it."""
         self._posts: dict[str, Post] = {}
         self._ends: dict[str, asyncio.Future[Answered]] = {}
         self._wake = asyncio.Event()
@@ -84,11 +95,19 @@ class Ue:
                 await self._driving
         self._driving.cancel()
 
-    async def ask(self, tables: Tables, *, deadline_s: float = 60.0, key: str = "") -> Answer:
+    async def ask(
+        self,
+        tables: Tables,
+        *,
+        picture: NDArray[np.uint8] | None = None,
+        deadline_s: float = 60.0,
+        key: str = "",
+    ) -> Answer:
         """Have something made, and make this side's part of it.
 
         Args:
-            tables: Of a scenario.
+            tables: Of a scenario; `link.channel` may be "network", which leaves the radio out.
+            picture: What the camera sees, where the mechanism senses. [height, width, 3]
             deadline_s: From now on.
             key: Of the request; drawn where left out.
 
@@ -96,39 +115,56 @@ class Ue:
             SessionError: If there is no answer, and why.
             MegdtError: If the tables are no scenario, or this side's stages fail.
         """
-        scenario, key = parse_request(tables), key or secrets.token_hex(8)
-        loop = asyncio.get_running_loop()
+        asked, key = parse_request(tables), key or secrets.token_hex(8)
+        until_s = clock() + deadline_s
+        while True:
+            left_s = until_s - clock()
+            try:
+                return await self._ask(asked, tables, picture, left_s, key)
+            except SessionError as error:
+                wait_s = error.retry_after_s or 0.0
+                # It may go later, or in a session of the ES's next life.
+                again = error.code == "busy" or isinstance(error, ResumeError)
+                if not again or clock() + wait_s >= until_s:
+                    raise
+                await asyncio.sleep(wait_s)
 
-        def send(edge: Edge, delivery: Delivery) -> None:
+    async def _ask(
+        self, asked: Asked, tables: Tables, picture: NDArray[np.uint8] | None, deadline_s: float,
+        key: str,
+    ) -> Answer:  # fmt: skip
+        if self._error is not None:
+            raise self._error
+        loop, session = asyncio.get_running_loop(), self.session
+
+        def send(edge: Edge, sent: Packet | Delivery) -> None:
             tell = partial(
-                self.session.send_feature, key, delivery, source=edge.source.name,
+                session.send_feature, key, sent, source=edge.source.name,
                 to_side=edge.target.side, kind=edge.source.makes,
             )  # fmt: skip
             loop.call_soon_threadsafe(self._tell, tell)
 
-        if self._error is not None:
-            raise self._error
         # It refuses a key that runs already, whose post stays its own.
-        self.session.ask(key, tables, deadline_s=deadline_s, now_s=clock())
-        post = self._posts[key] = Post(send, deadline_s=deadline_s)
+        session.ask(key, tables, deadline_s=deadline_s, now_s=clock())
+        post = self._posts[key] = Post(Side.UE, send, deadline_s=deadline_s)
         end = self._ends[key] = loop.create_future()
         try:
             self._wake.set()
-            part = partial(run_part, scenario, Side.UE, self.models, post)
+            part = partial(run_part, asked, Side.UE, self.models, post, picture=picture)
             working: asyncio.Future[Progress] = loop.run_in_executor(None, part)
             done, _ = await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
             if end in done and working not in done:
                 post.stop(end.exception() or SessionError(f"request {key} is over"))  # type: ignore[arg-type]
             made = await working
-            self._tell(partial(self.session.send_lines, key, lines_of(made)))
+            self._tell(partial(session.send_lines, key, lines_of(made)))
             answered = await end
         finally:
             post.stop(SessionError(f"request {key} is over", code="cancelled"))
-            self.session.cancel(key)
+            session.cancel(key)
             self._wake.set()
             end.cancel()
             del self._posts[key], self._ends[key]
-        last = scenario.mechanism.stages[-1].name
+        last = asked.scenario.mechanism.stages[-1].name
         return Answer(
             outcome=answered.outcome, made=made.features.get(last), ledger=answered.ledger
         )
@@ -143,6 +179,12 @@ class Ue:
         error = SessionError("nobody drives this session any more", code="closed")
         try:
             await self._carry()
+            while isinstance(self.session.error, ResumeError):
+                # The server does not know it any more: what it was to make is asked again.
+                lost, self.session = self.session.error, self._begin()
+                for key in tuple(self._ends):
+                    self._fail(key, lost)
+                await self._carry()
             error = self.session.error or error
         except SessionError as said:
             error = said
@@ -156,21 +198,25 @@ class Ue:
             SessionError: If there is no server, or it refuses this UE.
         """
         failures = 0
-        header = {"Authorization": f"Bearer {self._token}"}
         while not self._over():
+            wait_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
+            token = self._token if isinstance(self._token, str) else self._token()
+            more: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
             try:
                 async with connect(
-                    self.url, additional_headers=header, compression=None,
-                    max_size=self.session.limits.frame_bytes,
+                    self.url, additional_headers={"Authorization": f"Bearer {token}"},
+                    compression=None, max_size=self.session.limits.frame_bytes,
+                    **more,
                 ) as socket:  # fmt: skip
                     self.session.connect(clock())
                     await drive(self.session, _Socket(socket), self._handle, self._wake)
                     failures = 0
             except InvalidStatus as error:
                 status = error.response.status_code
-                what = "refuses the token" if status == 403 else f"answers with {status}"
-                message = f"{self.url} {what}; see that address and token are the server's"
-                raise SessionError(message, code="refused") from None
+                if status < 500:
+                    raise _refusal(self.url, error.response) from None
+                # It is full, stops, or something before it has lost it: later it may go.
+                wait_s = max(wait_s, _seconds(error.response.headers.get("Retry-After")))
             except (InvalidHandshake, InvalidURI) as error:
                 message = f"{self.url} is no edge server's: {error}"
                 raise SessionError(message, code="refused") from None
@@ -180,7 +226,7 @@ class Ue:
                     raise SessionError(message, code="unreachable") from None
             if self._over():
                 break
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            await asyncio.sleep(wait_s)
             failures += 1
             for event in self.session.tick(clock()):
                 self._handle(event)
@@ -209,6 +255,32 @@ class Ue:
         self._error = error
         for key in self._ends:
             self._fail(key, error)
+
+
+def trust_certificate(path: Path) -> ssl.SSLContext:
+    """What takes a server of this certificate, such as one that it has signed itself.
+
+    Raises:
+        SessionError: If the file is none.
+    """
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise SessionError(
+            f"cannot read certificate {path} ({error}); give the server's, as PEM", code="refused"
+        ) from None
+
+
+def _refusal(url: str, response: Response) -> SessionError:
+    """What an answer says that lets nobody in."""
+    message = f"answers with {response.status_code}; see that the address is an edge server's"
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        message = one_line(str(json.loads(response.body)["message"]), 300)
+    return SessionError(f"{url} refuses this UE: {message}", code="refused")
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text is not None and text.isdecimal() else 0.0
 
 
 class _Socket:

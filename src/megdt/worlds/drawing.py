@@ -11,7 +11,17 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import skia
+from numpy.typing import NDArray
+
+from megdt.errors import MissingExtraError
+
+try:
+    import skia
+except ImportError as error:
+    raise MissingExtraError(
+        f"the garden is drawn with skia-python ({error}); pip install 'megdt[sim]', and on Debian "
+        "apt-get install libegl1 libgl1"
+    ) from None
 
 from megdt.worlds.scene import HORIZON_M, VIEW_EXTENT_M, Conditions, Entity
 
@@ -50,6 +60,21 @@ def mix(first: int, second: int, share: float) -> int:
     )
     a, r, g, b = channels
     return (a << 24) | (r << 16) | (g << 8) | b
+
+
+def open_canvas(width_m: float, height_px: int) -> tuple[skia.Surface, skia.Canvas]:
+    """A surface of one view's height, and its canvas, which is measured in metres."""
+    scale = height_px / VIEW_EXTENT_M
+    surface = skia.Surface(round(width_m * scale), height_px)
+    canvas = surface.getCanvas()
+    canvas.scale(scale, scale)
+    return surface, canvas
+
+
+def read_pixels(surface: skia.Surface) -> NDArray[np.uint8]:
+    """What was painted. [height, width, 3]"""
+    rgba = surface.toarray(colorType=skia.kRGBA_8888_ColorType)
+    return np.ascontiguousarray(rgba[:, :, :3])
 
 
 def paint_view(

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import skia
 from numpy.typing import NDArray
 
 from megdt.errors import WorldError
-from megdt.worlds.drawing import paint_heads, paint_view
+from megdt.worlds.drawing import open_canvas, paint_heads, paint_view, read_pixels
 from megdt.worlds.scene import (
     COLOURS,
     DENSITIES,
@@ -235,7 +234,7 @@ class Garden:
     def flower_mask(self, view: View) -> NDArray[np.bool_]:
         """Pixels that the heads of middle and near flowers cover. [size_px, size_px]"""
         left = self._left(view)
-        surface, canvas = _canvas(VIEW_EXTENT_M, view.size_px)
+        surface, canvas = open_canvas(VIEW_EXTENT_M, view.size_px)
         heads = [e for e in self.entities if e.nearness >= 0.2]
         paint_heads(canvas, heads, left_m=left)
         covered: NDArray[np.bool_] = surface.toarray()[:, :, 3] > 127
@@ -252,19 +251,10 @@ class Garden:
         return view.position_m - half
 
     def _draw(self, left_m: float, width_m: float, height_px: int) -> NDArray[np.uint8]:
-        surface, canvas = _canvas(width_m, height_px)
+        surface, canvas = open_canvas(width_m, height_px)
         near = [e for e in self.entities if left_m - 1.5 < e.x_m < left_m + width_m + 1.5]
         paint_view(canvas, self.conditions, near, left_m=left_m, width_m=width_m)
-        rgba = surface.toarray(colorType=skia.kRGBA_8888_ColorType)
-        return np.ascontiguousarray(rgba[:, :, :3])
-
-
-def _canvas(width_m: float, height_px: int) -> tuple[skia.Surface, skia.Canvas]:
-    scale = height_px / VIEW_EXTENT_M
-    surface = skia.Surface(round(width_m * scale), height_px)
-    canvas = surface.getCanvas()
-    canvas.scale(scale, scale)
-    return surface, canvas
+        return read_pixels(surface)
 
 
 def _check_name(value: str, known: tuple[str, ...]) -> None:

@@ -1,0 +1,222 @@
+"""What a UE runs, without torch: the bundle's autoencoder and student through ONNX Runtime.
+
+`onnx_export.py` makes the graphs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdt.errors import BundleError, MissingExtraError, RequestError
+from megdt.models import FACTOR, SHIFT
+from megdt.models.cards import BUNDLE, Cards
+from megdt.records import Precision
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+EXPORTED = {
+    "decoder": ("latents", "noise_power"),
+    "encoder": ("pictures",),
+    "student": ("latents", "sigma"),
+}
+"""Models that there are graphs of, with their inputs."""
+
+FACTS = "onnx.json"
+"""In the bundle's folder: what each graph is and takes, as `recipes/graphs.py` has measured it."""
+
+
+def graph_name(name: str, precision: Precision) -> str:
+    """The file of a graph, beside the weights that it points to."""
+    return f"{name}.{precision}.onnx"
+
+
+def check_precision(name: str) -> Precision:
+    """A precision by its name.
+
+    Raises:
+        BundleError: If there are no graphs of it.
+    """
+    for known in get_args(Precision):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise BundleError(
+        f"precision is {name!r}, networks compute in {', '.join(get_args(Precision))}; take one of "
+        "these"
+    )
+
+
+class OnnxModels(Cards):
+    """A UE's part of the bundle: decodes, encodes, and runs the last denoising steps.
+
+    Args:
+        folder: As of `Bundle`, with graphs beside the weights.
+        precision: That the graphs compute in.
+        threads: Processor cores that they take; all when left out.
+    """
+
+    def __init__(
+        self, folder: Path = BUNDLE, *, precision: Precision = "fp32", threads: int | None = None
+    ) -> None:
+        super().__init__(folder)
+        self.precision, self._threads = precision, threads
+        self._count = threading.local()
+
+    @property
+    def flops(self) -> float:
+        """As of `Bundle`: what this thread's calls have taken so far, and the same numbers."""
+        return float(getattr(self._count, "flops", 0.0))
+
+    def load(self, *names: str) -> None:
+        """Read models now instead of when they are first used.
+
+        Raises:
+            BundleError: If a file is missing, damaged or of another architecture.
+        """
+        for name in names:
+            if name in EXPORTED:
+                getattr(self, f"_{name}")
+
+    def decode(
+        self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        """Latents to pictures; see `Bundle.decode`. [batch, 8 * height, 8 * width, 3]"""
+        batch, _, height, width = latents.shape
+        power = np.zeros(batch, np.float32) if noise_power is None else noise_power
+        images = self._run("decoder", latents, power, cells=height * width)
+        pixels = np.clip(np.rint(images * 127.5 + 127.5), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pictures to latents of unit variance; see `Bundle.encode`. [batch, 4, height / 8, width / 8]
+
+        Raises:
+            RequestError: If a side is not a multiple of 8.
+        """
+        height, width = images.shape[1:3]
+        if height % FACTOR or width % FACTOR:
+            raise RequestError(
+                f"images are {height} x {width} pixels, the autoencoder needs multiples of "
+                f"{FACTOR}; crop them to {height // FACTOR * FACTOR} x {width // FACTOR * FACTOR}"
+            )
+        batch = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
+        return self._run("encoder", batch, cells=height * width // FACTOR**2)
+
+    def finish(
+        self,
+        latents: NDArray[np.float32],
+        *,
+        noise_power: float,
+        steps: int,
+        handoff_step: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[NDArray[np.float32], float]:
+        """The last denoising steps, by the student; see `Bundle.finish`."""
+        handed, sigmas = _plan_steps(noise_power, steps, handoff_step)
+        x = latents * np.float32(handed)
+        for index, (now, then) in enumerate(pairwise(sigmas)):
+            level = np.full(len(x), now, np.float32)
+            flow = self._run("student", x, level, cells=x.shape[2] * x.shape[3])
+            x = x + np.float32(then - now) * flow
+            if progress is not None:
+                progress(index + 1, len(sigmas) - 1)
+        return x, float(sigmas[0])
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Not on a UE without torch."""
+        raise BundleError(
+            "models without torch decode, encode and run the last steps alone; take a mechanism that "
+            "leaves the rest to the ES, or pip install 'megdt[sim]'"
+        )
+
+    embed = denoise = enlarge = redraw = edit = fuse = write = _refuse
+
+    def _run(self, name: str, *inputs: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
+        session: InferenceSession = getattr(self, f"_{name}")
+        told = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
+        output: NDArray[np.float32] = session.run(None, told)[0]
+        facts = self.facts[name]
+        took = len(inputs[0]) * (facts["flops_per_cell"] * cells + facts["flops_per_item"])
+        self._count.flops = self.flops + took
+        return output
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Of each graph: whose weights it takes, what a call costs, what it loses against torch.
+
+        Raises:
+            BundleError: If they cannot be read.
+        """
+        path = self.folder / FACTS
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"no readable facts about graphs at {path} ({error.__class__.__name__}); reinstall "
+                "megdt, or write them with recipes/graphs.py"
+            ) from error
+        return found
+
+    @cached_property
+    def _decoder(self) -> InferenceSession:
+        return self._open("decoder")
+
+    @cached_property
+    def _encoder(self) -> InferenceSession:
+        return self._open("encoder")
+
+    @cached_property
+    def _student(self) -> InferenceSession:
+        return self._open("student")
+
+    def _open(self, name: str) -> InferenceSession:
+        try:
+            from onnxruntime import InferenceSession, SessionOptions
+        except ImportError:
+            raise MissingExtraError(
+                "models without torch need onnxruntime; pip install onnxruntime"
+            ) from None
+        self.read(name)  # sees that the weights are the card's
+        path = self.folder / graph_name(name, self.precision)
+        weights = self.card(name)["sha256"]
+        if self.facts.get(name, {}).get("weights_sha256") != weights or not path.is_file():
+            raise BundleError(
+                f"{path} is missing or was made of other weights than {name}.safetensors; reinstall "
+                "megdt, or write it with recipes/graphs.py"
+            )
+        options = SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _plan_steps(
+    noise_power: float, steps: int, handoff_step: int
+) -> tuple[float, NDArray[np.float32]]:
+    """What latents that crossed are multiplied by, and the noise levels from there to 0.
+
+    In float32, as `generation.take_from_air` and `generation.finish_latents` do it.
+    """
+    even = np.linspace(1, 0, steps + 1, dtype=np.float32)
+    planned = np.float32(SHIFT) * even / (1 + np.float32(SHIFT - 1) * even)
+    sigma = float(planned[handoff_step])
+    spread = math.hypot(1 - sigma, sigma)
+    signal, noise = 1 - sigma, math.hypot(sigma, spread * noise_power**0.5)
+    level = noise / (signal + noise)
+    from_where = (planned[:-1] + planned[1:]) / 2
+    from_where[-1] = 0
+    later = planned[1:][from_where < level]
+    return spread / (signal + noise), np.concatenate(([np.float32(level)], later)).astype(
+        np.float32
+    )

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megdt.errors import BundleError, RequestError
+from megdt.models.bundle import Bundle
+from megdt.models.cards import BUNDLE
+from megdt.models.onnx_models import EXPORTED, FACTS, OnnxModels, graph_name
+from megdt.records import Precision
+from megdt.worlds.garden import draw_view
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def torches() -> Bundle:
+    return Bundle()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    views = [draw_view(seed, size_px=128) for seed in (10_700_001, 10_700_002)]
+    return np.stack([garden.render(view) for garden, view in views])
+
+
+@pytest.mark.parametrize(("precision", "power"), [("fp32", 1e-12), ("fp16", 1e-6), ("int8", 2e-3)])
+def test_pictures_are_encoded_as_torch_encodes_them(
+    torches: Bundle, pictures: np.ndarray, precision: Precision, power: float
+) -> None:
+    error = OnnxModels(precision=precision).encode(pictures) - torches.encode(pictures)
+    assert np.mean(error**2) < power
+    if precision == "fp32":
+        assert np.abs(error).max() < 1e-4
+
+
+@pytest.mark.parametrize(("precision", "levels"), [("fp32", 1), ("fp16", 1), ("int8", 30)])
+def test_pictures_are_decoded_as_torch_decodes_them(
+    torches: Bundle, pictures: np.ndarray, precision: Precision, levels: int
+) -> None:
+    latents, power = torches.encode(pictures), np.array([0.0, 0.3], np.float32)
+    wanted = torches.decode(latents, power).astype(int)
+    found = OnnxModels(precision=precision).decode(latents, power)
+    assert found.dtype == np.uint8
+    assert found.shape == pictures.shape
+    assert np.abs(found - wanted).max() <= levels
+    assert np.mean((found - wanted) ** 2) < 0.01 * levels**2
+
+
+def test_left_out_noise_is_none(torches: Bundle, pictures: np.ndarray) -> None:
+    ours, latents = OnnxModels(), torches.encode(pictures)
+    assert np.array_equal(ours.decode(latents), ours.decode(latents, np.zeros(2, np.float32)))
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-4), ("fp16", 0.01), ("int8", 0.5)])
+@pytest.mark.parametrize("noise_power", [0.0, 0.2])
+def test_the_last_steps_are_torchs(
+    torches: Bundle, precision: Precision, largest: float, noise_power: float
+) -> None:
+    handed = np.random.default_rng(0).standard_normal((1, 4, 32, 32)).astype(np.float32)
+    told: list[tuple[int, int]] = []
+    found, level = OnnxModels(precision=precision).finish(
+        handed, noise_power=noise_power, steps=24, handoff_step=18,
+        progress=lambda step, steps: told.append((step, steps)),
+    )  # fmt: skip
+    wanted, wanted_level = torches.finish(
+        handed, noise_power=noise_power, steps=24, handoff_step=18
+    )
+    assert level == pytest.approx(wanted_level, abs=1e-6)
+    assert np.abs(found - wanted).max() < largest
+    assert told == [(step + 1, told[0][1]) for step in range(told[0][1])]
+    if noise_power:
+        assert len(told) > 6  # the noise of the air has undone some
+
+
+def test_both_count_the_same_operations(torches: Bundle) -> None:
+    ours = OnnxModels()
+    for call in (
+        lambda models: models.decode(np.zeros((2, 4, 40, 24), np.float32)),
+        lambda models: models.encode(np.zeros((1, 64, 136, 3), np.uint8)),
+        lambda models: models.finish(
+            np.zeros((1, 4, 32, 32), np.float32), noise_power=0.1, steps=8, handoff_step=5
+        ),
+    ):
+        before = ours.flops, torches.flops
+        call(ours), call(torches)
+        assert ours.flops - before[0] == torches.flops - before[1] > 0
+
+
+def test_graphs_hold_no_weights_and_belong_to_those_beside_them() -> None:
+    facts = json.loads((BUNDLE / FACTS).read_text())
+    for name in EXPORTED:
+        assert facts[name]["weights_sha256"] == Bundle().card(name)["sha256"]
+        for precision in PRECISIONS:
+            size = (BUNDLE / graph_name(name, precision)).stat().st_size
+            assert size == facts[name][precision]["graph_bytes"] < 150_000
+
+
+def test_a_graph_exported_anew_decodes_alike(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="exporting needs onnx and onnxscript")
+    from megdt.models.onnx_export import export
+
+    for path in BUNDLE.iterdir():
+        if path.name.startswith(("decoder", "onnx")):
+            shutil.copy(path, tmp_path)
+    (tmp_path / graph_name("decoder", "fp16")).write_bytes(export(Bundle(), "decoder", "fp16"))
+    latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    again = OnnxModels(tmp_path, precision="fp16").decode(latents)
+    assert np.array_equal(again, OnnxModels(precision="fp16").decode(latents))
+
+
+def test_int8_is_fitted_to_what_the_model_meets() -> None:
+    pytest.importorskip("onnxscript", reason="exporting needs onnx and onnxscript")
+    from megdt.models.onnx_export import export
+
+    with pytest.raises(BundleError, match="needs calibration"):
+        export(Bundle(), "decoder", "int8")
+
+
+def test_what_a_ue_has_not_is_refused() -> None:
+    models = OnnxModels()
+    for call in (lambda: models.embed(["tulips"]), lambda: models.write("tulips", rng_seed=1)):
+        with pytest.raises(BundleError, match="leaves the rest to the ES"):
+            call()
+    with pytest.raises(RequestError, match="multiples of 8"):
+        models.encode(np.zeros((1, 60, 64, 3), np.uint8))
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    for path in BUNDLE.iterdir():
+        if path.name.startswith(("encoder", "onnx")):
+            shutil.copy(path, tmp_path)
+    picture = np.zeros((1, 64, 64, 3), np.uint8)
+    facts = json.loads((tmp_path / FACTS).read_text())
+    facts["encoder"]["weights_sha256"] = "0" * 64
+    (tmp_path / FACTS).write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match="made of other weights"):
+        OnnxModels(tmp_path).encode(picture)
+    weights = bytearray((tmp_path / "encoder.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "encoder.safetensors").write_bytes(weights)
+    with pytest.raises(BundleError, match="checksum"):
+        OnnxModels(tmp_path).encode(picture)
