@@ -217,9 +217,9 @@ function chart() {
   const series = [["plot-latency", latency, "ms", "--part-1"], ["plot-error", error, "grey levels", "--part-2"]];
   if (!plots.length) {
     plots = series.map(([id, values, label, name]) => new uPlot({
-      width: $(id).clientWidth, height: 200, cursor: { y: false }, legend: { live: true },
+      width: $(id).clientWidth, height: 200, cursor: { show: false }, legend: { show: false },
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(1, 1.1 * (high ?? 1))] } },
-      axes: [{ stroke: colour("--dim"), grid: { stroke: colour("--line") } }, { stroke: colour("--dim"), grid: { stroke: colour("--line") } }],
+      axes: [{ incrs: [1, 2, 5, 10, 20, 50], stroke: colour("--dim"), grid: { stroke: colour("--line") } }, { stroke: colour("--dim"), grid: { stroke: colour("--line") } }],
       series: [{ label: "round" }, { label, stroke: colour(name), width: 2, points: { show: true } }],
     }, [x, values], $(id)));
   } else plots.forEach((plot, index) => plot.setData([x, series[index][1]]));

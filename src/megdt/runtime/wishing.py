@@ -5,7 +5,6 @@ connection.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from functools import partial
 from pathlib import Path
@@ -86,8 +85,7 @@ class Wishers:
         )
         prompt = phrase(attributes(garden.truth(view)), rng)
         snr_db = float(rng.uniform(0, 25))
-        with contextlib.suppress(SessionError):
-            self.failed += 1
+        try:
             await ue.ask(
                 {
                     "request": {"prompt": prompt, "rng_seed": int(rng.integers(2**31))},
@@ -96,5 +94,6 @@ class Wishers:
                 },
                 deadline_s=DEADLINE_S,
             )
-            self.failed -= 1
             self.answered += 1
+        except SessionError:
+            self.failed += 1
