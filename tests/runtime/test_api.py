@@ -395,3 +395,23 @@ def test_the_token_command() -> None:
         [*MEGDT, "token", "anna", "--key", "secret"], capture_output=True, text=True, check=True
     )
     assert check("secret", done.stdout.strip()) == "anna"
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_an_edge_server_without_torch_says_what_to_install(command: str) -> None:
+    text = "import sys; sys.modules['torch'] = None; from megdt.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", text, command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: an edge server needs torch; pip install 'megdt[serve]'\n"
+
+
+def test_a_ue_needs_no_torch() -> None:
+    text = (
+        "import sys; sys.modules['torch'] = None; sys.modules['numba'] = None;"
+        "import megdt.runtime.ue, numpy as np; from megdt.models.onnx_models import OnnxModels;"
+        "print(OnnxModels().decode(np.zeros((1, 4, 32, 32), np.float32)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(1, 256, 256, 3)\n", "")

@@ -13,9 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from megdt.errors import MissingExtraError
+
+try:
+    import torch
+    from torch import Tensor
+except ImportError:
+    raise MissingExtraError("an edge server needs torch; pip install 'megdt[serve]'") from None
 
 from megdt.models import SHIFT
 from megdt.models.bundle import Bundle
