@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ import pytest
 
 from megdt.errors import SessionError
 from megdt.models.bundle import Bundle
+from megdt.models.onnx_models import OnnxModels
 from megdt.records import Ledger
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
@@ -85,7 +87,9 @@ async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-def ue_of(port: int, bundle: Bundle, token: str | None = None, owner: str = "anna") -> Ue:
+def ue_of(
+    port: int, bundle: Bundle | OnnxModels, token: str | None = None, owner: str = "anna"
+) -> Ue:
     shown = mint("secret", owner) if token is None else token
     return Ue(f"ws://127.0.0.1:{port}{PATH}", token=shown, models=bundle)
 
@@ -142,6 +146,32 @@ def test_many_ues_at_once(bundle: Bundle) -> None:
 
     for told, answer in zip(tables, asyncio.run(run()), strict=True):
         same(answer, told, bundle)
+
+
+def test_who_waits_for_a_slow_ue_holds_up_no_other(bundle: Bundle) -> None:
+    go_on = threading.Event()
+
+    class Slow(OnnxModels):
+        def decode(self, *told: Any) -> Any:
+            assert go_on.wait(30)
+            return super().decode(*told)
+
+    async def run() -> None:
+        async with (
+            served(bundle, workers=1) as (es, port),
+            ue_of(port, Slow()) as slow,
+            ue_of(port, bundle, owner="berta") as quick,
+        ):
+            waiting = asyncio.create_task(slow.ask(TABLES))
+            while not es.running:
+                await asyncio.sleep(0.01)
+            try:
+                same(await quick.ask(TABLES, deadline_s=20), TABLES, bundle)
+            finally:
+                go_on.set()
+            assert (await waiting).outcome == "delivered"
+
+    asyncio.run(run())
 
 
 def test_the_same_request_many_times_at_once_is_made_once(bundle: Bundle) -> None:

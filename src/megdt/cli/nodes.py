@@ -41,7 +41,7 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", help="0 takes a free one.", min=0, max=65535)
     ] = 8420,
-    workers: Annotated[int, typer.Option("--workers", help="Requests made at once; their denoising steps run as one batch.", min=1)] = 8,
+    workers: Annotated[int, typer.Option("--workers", help="Requests that compute at once; their denoising steps run as one batch.", min=1)] = 8,
     drain_s: Annotated[
         float, typer.Option("--drain-s", help="What finishing may take when it is stopped.", min=0)
     ] = 30.0,

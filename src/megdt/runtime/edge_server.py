@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 from megdt.errors import MegdtError, SessionError
@@ -96,7 +97,7 @@ class EdgeServer:
     Args:
         models: Of the ES.
         key: That its tokens are made with; see `tokens.mint`.
-        workers: Requests whose stages run at once.
+        workers: Requests that compute at once.
         limits: Of this end.
         origins: Web pages that may open sessions, besides those that this server shows, such as
             https://example.org.
@@ -114,7 +115,10 @@ class EdgeServer:
         self.jobs: deque[Job] = deque(maxlen=KEPT)
         """The last ones, the newest last."""
         self.stopping = False
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="megdt-es")
+        # A request that waits for its UE keeps its thread and lets another one compute.
+        threads = self.sessions.limits.running
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="megdt-es")
+        self._turns = Semaphore(workers)
         self._running: dict[Generation, Job] = {}
         self._wakes: dict[EsSession, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -238,7 +242,8 @@ class EdgeServer:
             )  # fmt: skip
             loop.call_soon_threadsafe(self._tell, generation, tell)
 
-        post = Post(Side.ES, send, deadline_s=max(generation.deadline_at_s - clock(), 0.0))
+        left_s = max(generation.deadline_at_s - clock(), 0.0)
+        post = Post(Side.ES, send, deadline_s=left_s, turns=self._turns)
         job = Job(generation=generation, post=post, number=self.begun, owner=session.owner)
         self._running[generation] = job
         self.jobs.append(job)
@@ -276,8 +281,10 @@ class EdgeServer:
         asked = parse_request(job.generation.tables)
         scenario = asked.scenario
         job.mechanism, job.prompt = scenario.mechanism.name, scenario.request.prompt
-        made = run_part(asked, Side.ES, self.models, job.post, rate_bytes_s=rate_bytes_s)
-        theirs = job.post.take_lines() or Ledger()
+        with self._turns:
+            job.post.check()
+            made = run_part(asked, Side.ES, self.models, job.post, rate_bytes_s=rate_bytes_s)
+            theirs = job.post.take_lines() or Ledger()
         ledger = join_ledgers(made, theirs, scenario.devices.profiles(scenario.mechanism.sides))
         outcome = outcome_of(scenario.mechanism, ledger)
         job.outcome, job.ledger, job.picture = outcome, ledger, _last_picture(made)

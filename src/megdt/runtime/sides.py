@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from threading import Condition
+from threading import Condition, Semaphore
 from typing import Any
 
 import numpy as np
@@ -64,10 +64,14 @@ class Post:
         side: Whose post this is.
         send: Takes what goes.
         deadline_s: From now on; what has not come by then is late.
+        turns: Held by the thread that computes, and given back while it waits for the other end: a
+            slow network holds up nobody else.
     """
 
-    def __init__(self, side: Side, send: Send, *, deadline_s: float) -> None:
-        self._side, self._send = side, send
+    def __init__(
+        self, side: Side, send: Send, *, deadline_s: float, turns: Semaphore | None = None
+    ) -> None:
+        self._side, self._send, self._turns = side, send, turns
         self._until_s = time.monotonic() + deadline_s
         self._came: dict[tuple[str, Side], Packet | Delivery] = {}
         self._lines: Ledger | None = None
@@ -142,10 +146,14 @@ class Post:
         return self._lines
 
     def _wait(self, here: Callable[[], bool]) -> None:
+        if self._turns is not None:
+            self._turns.release()
         with self._change:
             left_s = max(self._until_s - time.monotonic(), 0.0)
             self._change.wait_for(lambda: self._stopped is not None or here(), left_s)
-            self.check()
+        if self._turns is not None:
+            self._turns.acquire()
+        self.check()
 
 
 def parse_request(tables: Tables) -> Asked:

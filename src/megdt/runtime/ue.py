@@ -21,7 +21,7 @@ from megdt.link.energy import DeviceProfile, load_profile
 from megdt.mechanisms.execute import Progress
 from megdt.mechanisms.stages import Edge
 from megdt.records import Delivery, Feature, Ledger, Outcome, Packet, Side
-from megdt.runtime.driving import clock, drive
+from megdt.runtime.driving import LAST_WORDS_S, clock, drive
 from megdt.runtime.events import Answered, Event, Failed, FeatureArrived
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables, one_line
@@ -79,6 +79,8 @@ class Ue:
         self._ends: dict[str, asyncio.Future[Answered]] = {}
         self._wake = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        """Of the last connection."""
         self._error: SessionError | None = None
         """Why nobody drives the session any more."""
 
@@ -90,10 +92,12 @@ class Ue:
         assert self._driving is not None
         self.session.close()
         self._wake.set()
-        with contextlib.suppress(TimeoutError, SessionError):
-            async with asyncio.timeout(5.0):
-                await self._driving
+        await asyncio.wait((self._driving,), timeout=LAST_WORDS_S)
+        if self._transport is not None:
+            # What a bad network still holds back is waited for no longer.
+            self._transport.abort()
         self._driving.cancel()
+        await asyncio.wait((self._driving,))
 
     async def ask(
         self,
@@ -208,6 +212,7 @@ class Ue:
                     compression=None, max_size=self.session.limits.frame_bytes,
                     **more,
                 ) as socket:  # fmt: skip
+                    self._transport = socket.transport
                     self.session.connect(clock())
                     await drive(self.session, _Socket(socket), self._handle, self._wake)
                     failures = 0
