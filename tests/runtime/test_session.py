@@ -263,12 +263,15 @@ def test_a_peer_that_is_silent_is_asked_and_then_given_up() -> None:
     assert wire.ue.events[-1] == Opened(resumed=True)
 
 
-def test_who_does_not_greet_is_not_waited_for() -> None:
-    session = make_ue()
-    session.connect(0)
-    (closed,) = session.tick(session.wake_s)
-    assert isinstance(closed, Closed)
-    assert "no greeting within 10 s" in str(closed.error)
+def test_who_does_not_greet_is_not_waited_for_and_greeted_again() -> None:
+    wire = make_wire()
+    wire.ue.session.connect(0)  # and nothing that is sent gets there
+    assert wire.ue.session.wake_s == Limits.greeting_s
+    assert wire.ue.session.tick(Limits.greeting_s - 0.1) == []
+    assert wire.ue.session.tick(Limits.greeting_s) == [Silent()]
+    assert wire.ue.session.phase == "cut"
+    mend(wire)
+    assert wire.ue.session.phase == "open"
 
 
 def test_another_bundle_is_refused_with_both_checksums() -> None:

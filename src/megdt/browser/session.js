@@ -7,6 +7,7 @@ const WINDOW_BYTES = 2 ** 22;
 const ACK_BYTES = 2 ** 17;
 const ACK_DELAY_MS = 50;
 const PING_MS = 20000;
+const GREETING_MS = 10000;
 const SILENCE_MS = 60000;
 const RETRY_MS = [100, 200, 500, 1000, 2000];
 const LOST_CODES = new Set(["session", "resume"]);
@@ -279,7 +280,7 @@ export class Session {
 
   _watch() {
     const quiet = performance.now() - this.heard;
-    if (quiet > SILENCE_MS) this.socket.close();
+    if (quiet > (this.greeted ? SILENCE_MS : GREETING_MS)) this.socket.close();
     else if (quiet > PING_MS && this.greeted) this._write({ type: "ping", number: Math.floor(quiet) });
     this._send();
   }

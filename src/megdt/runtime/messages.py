@@ -39,9 +39,7 @@ Plain = None | bool | int | float | str
 Tables = dict[str, dict[str, Plain | list[Plain]]]
 """Those of a scenario, as `parse_scenario` takes them: what to make, and how."""
 
-ErrorCode = Literal[
-    "message", "credit", "version", "bundle", "session", "resume", "silent", "slow", "full"
-]
+ErrorCode = Literal["message", "credit", "version", "bundle", "session", "resume", "slow", "full"]
 """Why a session is over."""
 FailureCode = Literal[
     "request", "busy", "key", "gone", "deadline", "slow", "cancelled", "leaving", "internal"
