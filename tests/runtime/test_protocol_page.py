@@ -56,6 +56,7 @@ def test_times_and_sizes_in_the_text_are_those_of_the_code() -> None:
     limits = Limits()
     for text in (
         f"within {limits.ack_bytes // 1024} KiB or {limits.ack_delay_s:g} s",
+        f"up to {limits.parcel_bytes // 1024} KiB",
         f"while {(limits.replay_bytes - limits.frame_bytes) >> 20} MiB are",
         f"the last {limits.kept_keys} keys",
         f"keeps a session for {limits.resume_s:g} s",

@@ -32,7 +32,7 @@ WAITS: messages.Tables = {"request": {"prompt": "red poppies"}, "plan": {"mechan
 """For these the ES waits for a feature of the UE."""
 SMALL = Limits(
     frame_bytes=4096, chunk_bytes=100, window_bytes=1000, queue_bytes=5000,
-    replay_bytes=8192, ack_bytes=300,
+    replay_bytes=8192, ack_bytes=300, parcel_bytes=500,
 )  # fmt: skip
 LEDGER = Ledger(
     computations=(

@@ -13,6 +13,25 @@ const RETRY_MS = [100, 200, 500, 1000, 2000];
 const LOST_CODES = new Set(["session", "resume"]);
 const AGAIN_CODES = new Set(["busy", ...LOST_CODES]);
 
+/** A frame as a message of its own: after its length. */
+function alone(frame) {
+  const message = new Uint8Array(4 + frame.length);
+  new DataView(message.buffer).setUint32(0, frame.length);
+  message.set(frame, 4);
+  return message;
+}
+
+/** The frames of a message. */
+function* split(message) {
+  const view = new DataView(message.buffer);
+  for (let at = 0; at < message.length;) {
+    const begins = at + 4;
+    at = begins + view.getUint32(at);
+    if (at > message.length) throw new RangeError("it is cut off");
+    yield message.subarray(begins, at);
+  }
+}
+
 /** Why a session, or a request of it, cannot go on. */
 export class SessionError extends Error {
   constructor(message, code, retryAfterS = null) {
@@ -73,7 +92,7 @@ export class Session {
       if (socket !== this.socket) return;
       try {
         this.heard = performance.now();
-        this._take(decode(new Uint8Array(event.data)), event.data.byteLength);
+        for (const frame of split(new Uint8Array(event.data))) this._take(decode(frame), frame.length);
         this._send();
       } catch (error) {
         this._fail(error instanceof SessionError ? error : new SessionError(`a frame is no message: ${error.message}`, "message"));
@@ -158,7 +177,7 @@ export class Session {
   }
 
   _write(message) {
-    this.socket.send(encode(message));
+    this.socket.send(alone(encode(message)));
   }
 
   _number(message) {
@@ -170,7 +189,7 @@ export class Session {
   _send() {
     const socket = this.socket;
     while (this.greeted && socket.readyState === WebSocket.OPEN && socket.bufferedAmount < 2 ** 20) {
-      if (this.again.length) socket.send(this.again.shift());
+      if (this.again.length) socket.send(alone(this.again.shift()));
       else if (this.current) {
         const { number, body, offset } = this.current;
         const data = body.subarray(offset, offset + CHUNK_BYTES);
@@ -178,14 +197,14 @@ export class Session {
         this.spent += data.length;
         this.current.offset += data.length;
         if (this.current.offset === body.length) this.current = null;
-        socket.send(this._number({ type: "chunk", number, offset, data }));
+        socket.send(alone(this._number({ type: "chunk", number, offset, data })));
       } else if (this.queue.length) {
         let [message, body] = this.queue.shift();
         if (message.type === "feature") {
           message = { ...message, number: ++this.features };
           if (body.length) this.current = { number: this.features, body, offset: 0 };
         }
-        socket.send(this._number(message));
+        socket.send(alone(this._number(message)));
       } else return;
     }
   }

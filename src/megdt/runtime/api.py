@@ -17,6 +17,7 @@ from megdt.errors import MissingExtraError, SessionError, TwinError
 from megdt.runtime.edge_server import EdgeServer, busy
 from megdt.runtime.following import Follower
 from megdt.runtime.pages import add_pages
+from megdt.runtime.parcels import split_message
 from megdt.runtime.tokens import LIFETIME_S, check, mint
 
 try:
@@ -284,11 +285,11 @@ async def _serve(es: EdgeServer, websocket: WebSocket) -> None:
     connection = _Socket(websocket)
     try:
         async with asyncio.timeout(es.sessions.limits.greeting_s):
-            hello = await websocket.receive_bytes()
+            first = await websocket.receive_bytes()
     except (TimeoutError, WebSocketDisconnect, KeyError):
         await connection.close()
         return
-    await es.serve(connection, hello, owner=who)
+    await es.serve(connection, next(split_message(first), b""), owner=who)
     await connection.close()
 
 
@@ -322,16 +323,16 @@ class _Socket:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncIterator[bytes]:
         """Each binary message; a text ends the connection."""
         with contextlib.suppress(WebSocketDisconnect, KeyError):
             while True:
                 yield await self._websocket.receive_bytes()
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         """One binary message."""
         try:
-            await self._websocket.send_bytes(frame)
+            await self._websocket.send_bytes(message)
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ConnectionError("the connection is lost") from error
 

@@ -40,6 +40,7 @@ from megdt.runtime.generations import RETRY_AFTER_S, Generation
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import FailureCode, as_code
 from megdt.runtime.metrics import Metrics
+from megdt.runtime.scanning import Frame
 from megdt.runtime.sides import Post, join_ledgers, outcome_of, parse_request, run_part
 
 if TYPE_CHECKING:
@@ -184,12 +185,12 @@ class EdgeServer:
                 self._handle(None, event)
             await asyncio.sleep(min(max(self.sessions.wake_s - clock(), 0.01), 0.25))
 
-    async def serve(self, connection: Connection, hello: bytes, *, owner: str) -> None:
+    async def serve(self, connection: Connection, hello: Frame, *, owner: str) -> None:
         """Carry a session over a connection, until one of them is over.
 
         Args:
             connection: Whose first frame has come.
-            hello: That frame.
+            hello: That frame. The UE says nothing more before it is answered.
             owner: Who the UE has shown to be.
         """
         session, events = self.sessions.accept(

@@ -21,6 +21,7 @@ from megdt.runtime.events import (
 from megdt.runtime.generations import RETRY_AFTER_S, Generation, Generations
 from megdt.runtime.handshake import check_peer, check_version
 from megdt.runtime.limits import Limits
+from megdt.runtime.scanning import Frame
 from megdt.runtime.session import Session
 
 
@@ -240,7 +241,7 @@ class Sessions:
         return iter(tuple(self._sessions.values()))
 
     def accept(
-        self, frame: bytes, now_s: float, *, owner: str, new_id: str
+        self, frame: Frame, now_s: float, *, owner: str, new_id: str
     ) -> tuple[EsSession, list[Event]]:
         """Take the first frame of a connection.
 

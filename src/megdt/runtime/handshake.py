@@ -5,6 +5,7 @@ from __future__ import annotations
 from megdt.errors import HandshakeError
 from megdt.runtime import messages
 from megdt.runtime.limits import Limits
+from megdt.runtime.scanning import Frame
 
 
 def check_peer(
@@ -29,7 +30,7 @@ def check_peer(
         )
 
 
-def check_version(frame: bytes, limits: Limits, *, here: str, there: str) -> None:
+def check_version(frame: Frame, limits: Limits, *, here: str, there: str) -> None:
     """See that a greeting, if it is one, is of this version; others may have other fields.
 
     Raises:

@@ -17,7 +17,9 @@ class Limits:
     """
 
     frame_bytes: int = 2**20
-    """Of one frame; what `websockets` takes by default."""
+    """Of one frame."""
+    parcel_bytes: int = 2**17
+    """Of frames that go together; a larger frame goes alone."""
     depth: int = 8
     """Maps and lists inside each other."""
     text_bytes: int = 2**14
@@ -74,6 +76,7 @@ class Limits:
         for small, large, factor in (
             ("frame_bytes", "replay_bytes", 2),
             ("chunk_bytes", "frame_bytes", 1),
+            ("parcel_bytes", "frame_bytes", 1),
         ):
             if factor * getattr(self, small) > getattr(self, large):
                 raise SessionError(

@@ -22,7 +22,7 @@ from megdt.errors import MegdtError, MessageError, SessionError
 from megdt.link.energy import DeviceProfile
 from megdt.records import Kind, Ledger, Outcome, Side
 from megdt.runtime.limits import Limits
-from megdt.runtime.scanning import LARGEST_INT, check_frame
+from megdt.runtime.scanning import LARGEST_INT, Frame, check_frame
 
 PROTOCOL = 1
 """Goes up with every change that another version cannot read."""
@@ -297,7 +297,7 @@ def write(message: Message) -> bytes:
         ) from error
 
 
-def decode(frame: bytes, limits: Limits = _LIMITS) -> AnyMessage:
+def decode(frame: Frame, limits: Limits = _LIMITS) -> AnyMessage:
     """A frame as the message that it is; chunks are views of the frame, not copies.
 
     Raises:
@@ -314,7 +314,7 @@ def decode(frame: bytes, limits: Limits = _LIMITS) -> AnyMessage:
     return message
 
 
-def greeted_version(frame: bytes, limits: Limits = _LIMITS) -> int | None:
+def greeted_version(frame: Frame, limits: Limits = _LIMITS) -> int | None:
     """The protocol version in a Hello or Welcome of any version; None for all else.
 
     Raises:

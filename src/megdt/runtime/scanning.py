@@ -9,6 +9,9 @@ from __future__ import annotations
 from megdt.errors import MessageError
 from megdt.runtime.limits import Limits
 
+Frame = bytes | memoryview
+"""One message, or what somebody says is one."""
+
 LARGEST_INT = 2**53 - 1
 """Either way from zero: what JavaScript's numbers tell apart."""
 
@@ -35,7 +38,7 @@ def _count_plain() -> tuple[int, ...]:
 _PLAIN = _count_plain()
 
 
-def check_frame(frame: bytes, limits: Limits) -> None:
+def check_frame(frame: Frame, limits: Limits) -> None:
     """See that a frame is one value of MessagePack within the limits.
 
     Raises:
@@ -60,7 +63,7 @@ def check_frame(frame: bytes, limits: Limits) -> None:
         )
 
 
-def _walk(frame: bytes, limits: Limits) -> int:
+def _walk(frame: Frame, limits: Limits) -> int:
     """Where the frame's value ends, which may be beyond the frame."""
     at, values = 0, 1
     left, outer = 1, []  # values still to come, in the innermost list or map and in those around it
@@ -103,7 +106,7 @@ def _walk(frame: bytes, limits: Limits) -> int:
         left = outer.pop()
 
 
-def _skip_bytes(frame: bytes, first: int, at: int, limits: Limits) -> int:
+def _skip_bytes(frame: Frame, first: int, at: int, limits: Limits) -> int:
     """Where a long text, or bytes, end that begin here with their size."""
     is_text = first in _TEXTS
     wide = _TEXTS[first] if is_text else _BINARIES[first]
@@ -121,7 +124,7 @@ def _skip_bytes(frame: bytes, first: int, at: int, limits: Limits) -> int:
     return at + size
 
 
-def _size_of_container(frame: bytes, first: int, at: int) -> tuple[int, int]:
+def _size_of_container(frame: Frame, first: int, at: int) -> tuple[int, int]:
     """How many values a list or map claims to hold, and where they begin."""
     if 0x80 <= first < 0x90:
         return 2 * (first & 15), at
@@ -136,7 +139,7 @@ def _size_of_container(frame: bytes, first: int, at: int) -> tuple[int, int]:
     raise MessageError(f"frame has a value of type {first:#04x} at byte {at - 1}; {_ADVICE}")
 
 
-def _check_float(frame: bytes, at: int, wide: int) -> None:
+def _check_float(frame: Frame, at: int, wide: int) -> None:
     """All bits of the exponent are set in what is infinite or no number."""
     exponent = 0x7F80 if wide == 4 else 0x7FF0
     if int.from_bytes(frame[at : at + 2]) & exponent == exponent:

@@ -17,6 +17,7 @@ from megdt.errors import MissingExtraError, SessionError
 from megdt.runtime.api import PATH, make_app
 from megdt.runtime.edge_server import EdgeServer
 from megdt.runtime.following import Follower
+from megdt.runtime.parcels import largest_message
 
 try:
     import uvicorn
@@ -109,7 +110,7 @@ class Server(uvicorn.Server):
             more = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
         config = uvicorn.Config(
             make_app(es, follower), log_level="warning", ws="websockets-sansio", server_header=False,
-            ws_max_size=es.sessions.limits.frame_bytes, ws_ping_interval=None,
+            ws_max_size=largest_message(es.sessions.limits), ws_ping_interval=None,
             ws_per_message_deflate=False, timeout_graceful_shutdown=2, **more,
         )  # fmt: skip
         super().__init__(config)

@@ -24,6 +24,7 @@ from megdt.records import Side
 from megdt.runtime import messages
 from megdt.runtime.events import Closed, Event, FeatureArrived, Leaving, Silent, StatesCompared
 from megdt.runtime.limits import Limits
+from megdt.runtime.scanning import Frame
 from megdt.runtime.transfer import Arrived, Receiver, Sender
 
 Phase = Literal["new", "greeting", "open", "leaving", "cut", "closed"]
@@ -124,7 +125,7 @@ class Session:
         quiet_s = self.limits.silence_s if asked else self.limits.ping_s
         return min(ack_s, self._heard_s + quiet_s)
 
-    def receive(self, frame: bytes, now_s: float) -> list[Event]:
+    def receive(self, frame: Frame, now_s: float) -> list[Event]:
         """Take a frame, which is never an error here: one that is bad closes the session.
 
         Args:
@@ -140,7 +141,7 @@ class Session:
             self._fail(error)
         return self._told()
 
-    def _take(self, frame: bytes, now_s: float) -> None:
+    def _take(self, frame: Frame, now_s: float) -> None:
         message = messages.decode(frame, self.limits)
         taker = self._takers.get(type(message))
         greeting = isinstance(message, messages.Hello | messages.Welcome)

@@ -25,6 +25,7 @@ from megdt.runtime.driving import LAST_WORDS_S, clock, drive
 from megdt.runtime.events import Answered, Event, Failed, FeatureArrived
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables, one_line
+from megdt.runtime.parcels import largest_message
 from megdt.runtime.sides import Asked, Post, lines_of, parse_request, run_part
 from megdt.runtime.ue_session import UeSession
 
@@ -209,7 +210,7 @@ class Ue:
             try:
                 async with connect(
                     self.url, additional_headers={"Authorization": f"Bearer {token}"},
-                    compression=None, max_size=self.session.limits.frame_bytes,
+                    compression=None, max_size=largest_message(self.session.limits),
                     **more,
                 ) as socket:  # fmt: skip
                     self._transport = socket.transport
@@ -294,7 +295,7 @@ class _Socket:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncIterator[bytes]:
         """Each binary message; a text ends the connection."""
         with contextlib.suppress(ConnectionClosed):
             async for message in self._socket:
@@ -302,9 +303,9 @@ class _Socket:
                     return
                 yield message
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         """One binary message."""
         try:
-            await self._socket.send(frame)
+            await self._socket.send(message)
         except ConnectionClosed as error:
             raise ConnectionError("the connection is lost") from error

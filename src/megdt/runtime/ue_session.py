@@ -13,6 +13,7 @@ from megdt.runtime.contents import Content, pack
 from megdt.runtime.events import Answered, Event, Failed, LinesArrived, Opened
 from megdt.runtime.handshake import check_peer, check_version
 from megdt.runtime.limits import Limits
+from megdt.runtime.scanning import Frame
 from megdt.runtime.session import Session
 
 
@@ -154,7 +155,7 @@ class UeSession(Session):
                 self._events.append(Failed(key=key, error=SessionError(late, code="deadline")))
         return super().tick(now_s)
 
-    def _take(self, frame: bytes, now_s: float) -> None:
+    def _take(self, frame: Frame, now_s: float) -> None:
         if not self._greeted:
             check_version(frame, self.limits, here="UE", there="ES")
         super()._take(frame, now_s)
