@@ -24,6 +24,7 @@ from megdt.models.onnx_models import OnnxModels
 from megdt.records import Ledger
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
+from megdt.worlds.garden import draw_view
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -146,6 +147,33 @@ def test_many_ues_at_once(bundle: Bundle) -> None:
 
     for told, answer in zip(tables, asyncio.run(run()), strict=True):
         same(answer, told, bundle)
+
+
+def test_an_es_fuses_what_it_has_seen_of_a_ue_with_what_that_sees(bundle: Bundle) -> None:
+    first, then = (
+        garden.render(seen) for garden, seen in (draw_view(s, size_px=256) for s in (1, 2))
+    )
+    tables: Tables = TABLES | {"plan": {"mechanism": "parallel"}}
+
+    async def run() -> tuple[list[Answer], bytes]:
+        async with served(bundle) as (es, port), ue_of(port, OnnxModels()) as ue:
+            with pytest.raises(SessionError, match="send a view up first"):
+                await ue.ask(tables, picture=first)
+            await ue.ask(TABLES | {"plan": {"mechanism": "ue_to_es"}}, picture=first)
+            async with ue_of(port, OnnxModels(), owner="ben") as other:
+                with pytest.raises(SessionError, match="send a view up first"):
+                    await other.ask(tables, picture=first)
+            answers = [
+                await ue.ask(tables, picture=p, key=f"k{i}") for i, p in enumerate((first, then))
+            ]
+            return answers, es.metrics.text()
+
+    answers, metrics = asyncio.run(run())
+    for answer in answers:
+        assert answer.outcome == "delivered"
+        assert answer.features["agree"].values == "same"
+        assert answer.made is not None
+    assert b'megdt_gate_states_total{same="yes"} 2.0' in metrics
 
 
 def test_who_waits_for_a_slow_ue_holds_up_no_other(bundle: Bundle) -> None:
