@@ -22,6 +22,7 @@ from megdt.errors import SessionError
 from megdt.models.bundle import Bundle
 from megdt.models.onnx_models import OnnxModels
 from megdt.records import Ledger
+from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
 from megdt.worlds.garden import draw_view
@@ -34,6 +35,7 @@ from megdt.runtime.edge_server import EdgeServer  # noqa: E402
 from megdt.runtime.tokens import mint  # noqa: E402
 from megdt.runtime.ue import Answer, Ue  # noqa: E402
 
+NOTHING = -1
 TABLES: Tables = {"request": {"prompt": "red poppies", "rng_seed": 7, "steps": 2}}
 
 
@@ -63,11 +65,16 @@ async def served(
 
 @asynccontextmanager
 async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
-    """A way to the server that is cut after so many bytes down, one number a connection."""
+    """A way to the server that is cut after so many bytes down, one number a connection.
+
+    Over one with `NOTHING`, nothing comes, and it stays.
+    """
 
     async def carry(reader: Any, writer: Any, left: int | None = None) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(4096):
+                if left == NOTHING:
+                    continue
                 if left is not None and (left := left - len(data)) < 0:
                     break
                 writer.write(data)
@@ -75,8 +82,11 @@ async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
         writer.close()
 
     async def connected(reader: Any, writer: Any) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
         left = after_bytes.pop(0) if after_bytes else None
+        if left == NOTHING:
+            await carry(reader, writer, NOTHING)
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
         down = asyncio.create_task(carry(up_reader, writer, left))
         up = asyncio.create_task(carry(reader, up_writer))
         await down
@@ -89,10 +99,11 @@ async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
 
 
 def ue_of(
-    port: int, bundle: Bundle | OnnxModels, token: str | None = None, owner: str = "anna"
-) -> Ue:
+    port: int, bundle: Bundle | OnnxModels, token: str | None = None, owner: str = "anna",
+    limits: Limits | None = None,
+) -> Ue:  # fmt: skip
     shown = mint("secret", owner) if token is None else token
-    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=shown, models=bundle)
+    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=shown, models=bundle, limits=limits)
 
 
 def same(answer: Answer, tables: Tables, bundle: Bundle) -> None:
@@ -132,6 +143,20 @@ def test_a_connection_that_is_cut_costs_no_second_generation(bundle: Bundle) -> 
     answer, made = asyncio.run(run())
     same(answer, TABLES, bundle)
     assert made == 1
+
+
+def test_a_first_connection_that_nothing_answers_is_tried_again(bundle: Bundle) -> None:
+    async def ask(silent: int) -> Answer:
+        async with (
+            served(bundle) as (_, port),
+            cutting(port, [NOTHING] * silent) as bad,
+            ue_of(bad, bundle, limits=Limits(greeting_s=1)) as ue,
+        ):
+            return await ue.ask(TABLES)
+
+    assert asyncio.run(ask(2)).outcome == "delivered"
+    with pytest.raises(SessionError, match="cannot be reached"):
+        asyncio.run(ask(3))
 
 
 def test_many_ues_at_once(bundle: Bundle) -> None:

@@ -64,7 +64,8 @@ class NumpyGate:
         fused: Array = (weight * latents).sum(0)
         hidden = np.concatenate(((weight * looked).sum(0), fused, confidence.max(0)[None]))
         several = (confidence > 0).sum(0) > 1
-        return fused + self._layers("mend", hidden[None])[0] * several
+        mended: Array = fused + self._layers("mend", hidden[None])[0] * several
+        return mended
 
     def _layers(self, name: str, values: Array) -> Array:
         """Convolutions with an activation between them. [sources, channels, height, width]"""
@@ -83,7 +84,7 @@ class NumpyGate:
         # [sources, height, width, channels, 3, 3] by [made, channels, 3, 3]
         columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, weight[0].size)
         sources, _, height, width = values.shape
-        made = columns @ weight.reshape(len(weight), -1).T + bias
+        made: Array = columns @ weight.reshape(len(weight), -1).T + bias
         return made.reshape(sources, height, width, len(weight)).transpose(0, 3, 1, 2)
 
 
@@ -97,7 +98,8 @@ def _tell(confidence: Array, age_s: Array, noise_power: Array) -> Array:
 
     def around(values: Array) -> Array:
         padded = np.pad(values, ((0, 0), (1, 1), (1, 1)))
-        return sliding_window_view(padded, (3, 3), axis=(1, 2)).sum((3, 4))
+        summed: Array = sliding_window_view(padded, (3, 3), axis=(1, 2)).sum((3, 4))
+        return summed
 
     near = around(confidence) / around(np.ones((1, height, width)))
     return np.stack((confidence, near, *flat, down), 1)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waited before each attempt to connect again; the last from then on."""
+FIRST_TRIES = 3
+"""Attempts at a first connection that nothing answers; a bad network may be the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +219,7 @@ class Ue:
                 async with connect(
                     self.url, additional_headers={"Authorization": f"Bearer {token}"},
                     compression=None, max_size=largest_message(self.session.limits),
-                    **more,
+                    open_timeout=self.session.limits.greeting_s, **more,
                 ) as socket:  # fmt: skip
                     self._transport = socket.transport
                     self.session.connect(clock())
@@ -230,10 +232,13 @@ class Ue:
                 # It is full, stops, or something before it has lost it: later it may go.
                 wait_s = max(wait_s, _seconds(error.response.headers.get("Retry-After")))
             except (InvalidHandshake, InvalidURI) as error:
-                message = f"{self.url} is no edge server's: {error}"
-                raise SessionError(message, code="refused") from None
-            except OSError as error:
+                # Where one has been, this is a connection that was cut early.
                 if not self.session.connections:
+                    message = f"{self.url} is no edge server's: {error}"
+                    raise SessionError(message, code="refused") from None
+            except OSError as error:
+                late = isinstance(error, TimeoutError) and failures + 1 < FIRST_TRIES
+                if not (self.session.connections or late):
                     message = f"{self.url} cannot be reached: {error.strerror or error}"
                     raise SessionError(message, code="unreachable") from None
             if self._over():
