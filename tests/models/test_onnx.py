@@ -77,11 +77,31 @@ def test_the_last_steps_are_torchs(
         assert len(told) > 6  # the noise of the air has undone some
 
 
+@pytest.mark.parametrize("sources", [1, 2, 3])
+def test_a_gate_without_torch_makes_the_same_bits(
+    torches: Bundle, pictures: np.ndarray, sources: int
+) -> None:
+    rng = np.random.default_rng(sources)
+    latents = np.stack([torches.encode(pictures)[:1, :, :, :12]] * sources, 1)
+    latents += 0.3 * rng.standard_normal(latents.shape).astype(np.float32)
+    seen = rng.integers(0, 2, (1, sources, 16, 12)).astype(np.float32)
+    age_s = rng.uniform(0, 1e6, (1, sources)).astype(np.float32)
+    power = rng.uniform(0, 0.5, (1, sources)).astype(np.float32)
+    # Whatever the precision of the rest.
+    found = OnnxModels(precision="int8").fuse(latents, seen, age_s, power)
+    np.testing.assert_array_equal(found, torches.fuse(latents, seen, age_s, power))
+
+
 def test_both_count_the_same_operations(torches: Bundle) -> None:
     ours = OnnxModels()
     for call in (
         lambda models: models.decode(np.zeros((2, 4, 40, 24), np.float32)),
         lambda models: models.encode(np.zeros((1, 64, 136, 3), np.uint8)),
+        lambda models: models.fuse(
+            np.zeros((2, 3, 4, 8, 16), np.float32),
+            np.ones((2, 3, 8, 16), np.float32),
+            *np.zeros((2, 2, 3), np.float32),
+        ),
         lambda models: models.finish(
             np.zeros((1, 4, 32, 32), np.float32), noise_power=0.1, steps=8, handoff_step=5
         ),

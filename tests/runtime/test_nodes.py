@@ -22,8 +22,10 @@ from megdt.errors import SessionError
 from megdt.models.bundle import Bundle
 from megdt.models.onnx_models import OnnxModels
 from megdt.records import Ledger
+from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
+from megdt.worlds.garden import draw_view
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -33,6 +35,7 @@ from megdt.runtime.edge_server import EdgeServer  # noqa: E402
 from megdt.runtime.tokens import mint  # noqa: E402
 from megdt.runtime.ue import Answer, Ue  # noqa: E402
 
+NOTHING = -1
 TABLES: Tables = {"request": {"prompt": "red poppies", "rng_seed": 7, "steps": 2}}
 
 
@@ -62,11 +65,16 @@ async def served(
 
 @asynccontextmanager
 async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
-    """A way to the server that is cut after so many bytes down, one number a connection."""
+    """A way to the server that is cut after so many bytes down, one number a connection.
+
+    Over one with `NOTHING`, nothing comes, and it stays.
+    """
 
     async def carry(reader: Any, writer: Any, left: int | None = None) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(4096):
+                if left == NOTHING:
+                    continue
                 if left is not None and (left := left - len(data)) < 0:
                     break
                 writer.write(data)
@@ -74,8 +82,11 @@ async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
         writer.close()
 
     async def connected(reader: Any, writer: Any) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
         left = after_bytes.pop(0) if after_bytes else None
+        if left == NOTHING:
+            await carry(reader, writer, NOTHING)
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
         down = asyncio.create_task(carry(up_reader, writer, left))
         up = asyncio.create_task(carry(reader, up_writer))
         await down
@@ -88,10 +99,11 @@ async def cutting(port: int, after_bytes: list[int]) -> AsyncIterator[int]:
 
 
 def ue_of(
-    port: int, bundle: Bundle | OnnxModels, token: str | None = None, owner: str = "anna"
-) -> Ue:
+    port: int, bundle: Bundle | OnnxModels, token: str | None = None, owner: str = "anna",
+    limits: Limits | None = None,
+) -> Ue:  # fmt: skip
     shown = mint("secret", owner) if token is None else token
-    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=shown, models=bundle)
+    return Ue(f"ws://127.0.0.1:{port}{PATH}", token=shown, models=bundle, limits=limits)
 
 
 def same(answer: Answer, tables: Tables, bundle: Bundle) -> None:
@@ -133,6 +145,20 @@ def test_a_connection_that_is_cut_costs_no_second_generation(bundle: Bundle) -> 
     assert made == 1
 
 
+def test_a_first_connection_that_nothing_answers_is_tried_again(bundle: Bundle) -> None:
+    async def ask(silent: int) -> Answer:
+        async with (
+            served(bundle) as (_, port),
+            cutting(port, [NOTHING] * silent) as bad,
+            ue_of(bad, bundle, limits=Limits(greeting_s=1)) as ue,
+        ):
+            return await ue.ask(TABLES)
+
+    assert asyncio.run(ask(2)).outcome == "delivered"
+    with pytest.raises(SessionError, match="cannot be reached"):
+        asyncio.run(ask(3))
+
+
 def test_many_ues_at_once(bundle: Bundle) -> None:
     tables = [TABLES | {"request": TABLES["request"] | {"rng_seed": n}} for n in range(6)]
 
@@ -146,6 +172,33 @@ def test_many_ues_at_once(bundle: Bundle) -> None:
 
     for told, answer in zip(tables, asyncio.run(run()), strict=True):
         same(answer, told, bundle)
+
+
+def test_an_es_fuses_what_it_has_seen_of_a_ue_with_what_that_sees(bundle: Bundle) -> None:
+    first, then = (
+        garden.render(seen) for garden, seen in (draw_view(s, size_px=256) for s in (1, 2))
+    )
+    tables: Tables = TABLES | {"plan": {"mechanism": "parallel"}}
+
+    async def run() -> tuple[list[Answer], bytes]:
+        async with served(bundle) as (es, port), ue_of(port, OnnxModels()) as ue:
+            with pytest.raises(SessionError, match="send a view up first"):
+                await ue.ask(tables, picture=first)
+            await ue.ask(TABLES | {"plan": {"mechanism": "ue_to_es"}}, picture=first)
+            async with ue_of(port, OnnxModels(), owner="ben") as other:
+                with pytest.raises(SessionError, match="send a view up first"):
+                    await other.ask(tables, picture=first)
+            answers = [
+                await ue.ask(tables, picture=p, key=f"k{i}") for i, p in enumerate((first, then))
+            ]
+            return answers, es.metrics.text()
+
+    answers, metrics = asyncio.run(run())
+    for answer in answers:
+        assert answer.outcome == "delivered"
+        assert answer.features["agree"].values == "same"
+        assert answer.made is not None
+    assert b'megdt_gate_states_total{same="yes"} 2.0' in metrics
 
 
 def test_who_waits_for_a_slow_ue_holds_up_no_other(bundle: Bundle) -> None:

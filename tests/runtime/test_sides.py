@@ -18,12 +18,21 @@ from megdt.link.energy import load_profile
 from megdt.mechanisms.execute import Progress
 from megdt.mechanisms.stages import Edge
 from megdt.models.bundle import Bundle
+from megdt.models.lockstep import state_hash
 from megdt.models.onnx_models import OnnxModels
 from megdt.records import Delivery, Feature, Ledger, Packet, Part, Side
 from megdt.runtime.es_session import Sessions
 from megdt.runtime.events import Answered, Cancelled, FeatureArrived, LinesArrived, Requested
 from megdt.runtime.messages import Tables
-from megdt.runtime.sides import Post, join_ledgers, lines_of, outcome_of, parse_request, run_part
+from megdt.runtime.sides import (
+    Post,
+    join_ledgers,
+    lines_of,
+    outcome_of,
+    parse_request,
+    run_part,
+    states_of,
+)
 from megdt.runtime.ue_session import UeSession
 from megdt.worlds.garden import draw_view
 
@@ -41,6 +50,8 @@ class Node:
     models: Bundle
     ue_models: OnnxModels | None = None
     wait_s: float = 60.0
+    remembered: Feature | None = None
+    """By the ES."""
     calls: SimpleQueue[Callable[[], Any]] = field(default_factory=SimpleQueue)
     posts: dict[Side, Post] = field(default_factory=dict)
     answer: Answered | None = None
@@ -73,7 +84,8 @@ class Node:
 
             def ue_part() -> Progress:
                 made = run_part(
-                    scenario, Side.UE, self.ue_models or self.models, self.posts[Side.UE], picture=picture,
+                    scenario, Side.UE, self.ue_models or self.models, self.posts[Side.UE],
+                    view=None if picture is None else Feature(kind="image", values=picture),
                     core_s=core_s,
                 )  # fmt: skip
                 self.calls.put(partial(ue.send_lines, "k", lines_of(made)))
@@ -127,7 +139,9 @@ class Node:
         try:
             scenario = parse_request(generation.tables)
             post = self.posts[Side.ES]
-            made = run_part(scenario, Side.ES, self.models, post, core_s=core_s)
+            made = run_part(
+                scenario, Side.ES, self.models, post, view=self.remembered, core_s=core_s
+            )
             theirs = post.take_lines() or Ledger()
             scenario = scenario.scenario
             devices = scenario.devices.profiles(scenario.mechanism.sides)
@@ -226,8 +240,8 @@ def test_the_radio_is_the_es(side: Side, content: Packet | Delivery, said: str |
             post.check()
 
 
-def view(size_px: int = 256) -> np.ndarray:
-    garden, seen = draw_view(10_700_003, size_px=size_px)
+def view(size_px: int = 256, seed: int = 10_700_003) -> np.ndarray:
+    garden, seen = draw_view(seed, size_px=size_px)
     return garden.render(seen)
 
 
@@ -244,6 +258,37 @@ def test_what_a_ue_sees_goes_up(mechanism: str, bundle: Bundle) -> None:
     assert same_machine(node.answer.ledger) == same_machine(simulated.ledger)
     if mechanism == "describe":
         assert made.features["show"].values == simulated.made.values  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("ue_models", [None, OnnxModels()], ids=["torch", "onnx"])
+def test_both_copies_of_the_gate_make_the_same(
+    ue_models: OnnxModels | None, bundle: Bundle
+) -> None:
+    tables: Tables = TABLES | {"plan": {"mechanism": "parallel"}, "link": {"snr_db": 12}}
+    picture = view()
+    before = Feature(kind="image", values=view(seed=10_700_004), age_s=7200.0)
+    node = Node(bundle, ue_models=ue_models, remembered=before)
+    made = node.run(tables, picture=picture)
+    assert not node.errors
+    assert node.answer is not None
+    assert made.features["agree"].values == "same"
+    given = {"sense": Feature(kind="image", values=picture), "remember": before}
+    simulated = parse_request(tables).scenario.run(bundle, done=Part(features=given), core_s=core_s)
+    assert same_machine(node.answer.ledger) == same_machine(simulated.ledger)
+    levels = made.features["decode"].values.astype(int) - simulated.features["decode"].values
+    assert np.abs(levels).max() <= (0 if ue_models is None else 1)
+    state = state_hash(simulated.features["gate_es"].values)
+    assert states_of(made) == {"observe+recall": state}
+
+
+def test_an_es_that_has_seen_nothing_has_nothing_to_fuse(bundle: Bundle) -> None:
+    asked = parse_request(TABLES | {"plan": {"mechanism": "parallel"}})
+    post = Post(Side.ES, lambda edge, sent: None, deadline_s=1)
+    with pytest.raises(SessionError, match="seen of this UE, and that is nothing yet; send a view"):
+        run_part(asked, Side.ES, bundle, post)
+    small = Feature(kind="image", values=view(64))
+    with pytest.raises(SessionError, match=r"what the ES remembers of this UE is \(64, 64, 3\)"):
+        run_part(asked, Side.ES, bundle, post, view=small)
 
 
 def test_a_ue_without_a_picture_is_told_so(bundle: Bundle) -> None:
@@ -283,5 +328,3 @@ def test_a_ue_without_torch_makes_the_same_picture(bundle: Bundle) -> None:
 def test_many_ues_are_not_a_request_of_one() -> None:
     with pytest.raises(SessionError, match="ask for one of one UE"):
         parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "individual"}})
-    with pytest.raises(SessionError, match="has no memory of any"):
-        parse_request({"request": {"prompt": "a meadow"}, "plan": {"mechanism": "parallel"}})

@@ -242,6 +242,7 @@ def ue(
             f"this UE cannot do its part of {wanted.plan.mechanism}: {error}"
         ) from None
     made = answer.made
+    copies = next((f.values for f in answer.features.values() if f.kind == "agreement"), None)
     text = made.values if made is not None and made.kind == "text" else None
     has_picture = made is not None and made.kind == "image"
     if made is not None and has_picture:
@@ -252,11 +253,13 @@ def ue(
             {
                 "outcome": answer.outcome, "file": str(path) if has_picture else None, "text": text,
                 "bits": ledger.bits, "channel_uses": ledger.channel_uses,
-                "duration_s": ledger.duration_s, "energy_j": ledger.energy_j,
+                "duration_s": ledger.duration_s, "energy_j": ledger.energy_j, "copies": copies,
             }
         )  # fmt: skip
     else:
         report.print_costs(answer.ledger, wanted.plan)
+        if copies is not None:
+            typer.echo(f"copies of the gate: {copies}")
         typer.echo(
             text or (f"picture: {path}" if has_picture else f"picture: none, {answer.outcome}")
         )

@@ -315,7 +315,9 @@ class Bundle(Cards):
         """
         given = (latents, confidence, age_s, noise_power)
         with torch.inference_mode():
-            fused = self._gate(*(torch.tensor(g, device=self.device) for g in given))
+            fused = self._gate(
+                *(torch.tensor(g, dtype=torch.float64, device=self.device) for g in given)
+            )
         return round_to_grid(_to_numpy(fused))
 
     def decode(
@@ -395,7 +397,7 @@ class Bundle(Cards):
 
     @cached_property
     def _gate(self) -> FeatureGate:
-        return self._load("gate", FeatureGate())
+        return self._load("gate", FeatureGate()).double()
 
     @cached_property
     def _jscc(self) -> nn.ModuleDict:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from megdt.errors import BundleError
 
@@ -83,3 +87,23 @@ def read_checked(path: Path, sha256: str) -> bytes:
             "not the card's, reinstall megdt"
         )
     return content
+
+
+def read_header(content: bytes) -> tuple[dict[str, dict[str, Any]], int]:
+    """Where each tensor of a safetensors file is, and where their bytes begin."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file, by name."""
+    header, begin = read_header(content)
+    kinds = {"F16": "<f2", "F32": "<f4"}
+    return {
+        name: np.frombuffer(
+            content, kinds[told["dtype"]], math.prod(told["shape"]), begin + told["data_offsets"][0]
+        ).reshape(told["shape"])
+        for name, told in header.items()
+    }

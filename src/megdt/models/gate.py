@@ -5,8 +5,8 @@ much noise the air has left on it. The gate says how far each is to be believed 
 and mends the seams. It takes the sources in any order and in any number; where only one of them
 sees, its values are passed on as they are.
 
-A copy of it runs on every side. So that copies on different machines come to the same bits, what
-comes out is rounded to a grid (`models/lockstep.py`).
+A copy of it runs on every side. So that copies on different machines come to the same bits, they
+compute in float64, and what comes out is rounded to a grid (`models/lockstep.py`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from megdt.models import LATENT_CHANNELS
-
-MAX_AGE_S = 64 * 86_400.0
-"""Nothing older is told apart."""
+from megdt.models.lockstep import MAX_AGE_S, NO_SAY
 
 _TOLD = 5
 _SHIFT = LATENT_CHANNELS + 1
-_NO_SAY = -1e4
 _WIDTH = 48
 
 
@@ -86,7 +83,7 @@ class FeatureGate(nn.Module):
         pairs = torch.cat((looked, together.expand_as(looked)), 2)
         belief = self.weigh(pairs.flatten(0, 1)).unflatten(0, (batch, sources))
         # However sure the gate is of a source, where it does not see it has no say.
-        weight = torch.softmax(belief.masked_fill(seen <= 0, _NO_SAY), 1)
+        weight = torch.softmax(belief.masked_fill(seen <= 0, NO_SAY), 1)
         fused = (weight * latents).sum(1)
         best = confidence.amax(1, keepdim=True)
         hidden = torch.cat(((weight * looked).sum(1), fused, best), 1)
@@ -125,7 +122,7 @@ def _tell(confidence: Tensor, age_s: Tensor, noise_power: Tensor) -> Tensor:
     # The scale of diffusion: 0 without noise, 1 for noise alone.
     noisy = noise_power.sqrt() / (1 + noise_power.sqrt())
     flat = torch.stack((aged, noisy), 2)[..., None, None].expand(-1, -1, -1, height, width)
-    down = torch.linspace(-1, 1, height).to(confidence)[:, None].expand(height, width)
+    down = torch.linspace(-1, 1, height, dtype=confidence.dtype, device=confidence.device)[:, None]
     near = functional.avg_pool2d(confidence, 3, stride=1, padding=1, count_include_pad=False)
     return torch.cat(
         (confidence[:, :, None], near[:, :, None], flat, down.expand_as(confidence)[:, :, None]), 2

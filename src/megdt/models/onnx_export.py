@@ -7,7 +7,6 @@ when a graph is loaded. `recipes/graphs.py` writes them beside the weights.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ except ImportError:
 from megdt.models import LATENT_CHANNELS
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.bundle import Bundle, read_weights
+from megdt.models.cards import read_header
 from megdt.models.onnx_models import EXPORTED
 from megdt.models.student import Student
 from megdt.records import Precision
@@ -146,8 +146,8 @@ def _quantise(traced: Any, calibration: Iterator[Inputs]) -> Any:
 
 def _point_to(traced: Any, weights: Path) -> Any:
     """The graph, with each large tensor made of bytes of the weights' file when it is loaded."""
-    stored, begin = _read_header(weights)
     content = weights.read_bytes()
+    stored, begin = read_header(content)
     kept: list[Any] = []
     made: list[Any] = []
     outside: dict[str, Any] = {}
@@ -230,12 +230,3 @@ def _external(name: str, told: dict[str, Any], location: str, offset: int, lengt
     for key, value in (("location", location), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
-
-
-def _read_header(weights: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Where each tensor of a safetensors file is, and where their bytes begin."""
-    content = weights.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header.pop("__metadata__", None)
-    return header, 8 + length

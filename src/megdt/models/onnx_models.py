@@ -1,4 +1,4 @@
-"""What a UE runs, without torch: the bundle's autoencoder and student through ONNX Runtime.
+"""What a UE runs, without torch: the bundle's autoencoder and student through ONNX Runtime, its gate on NumPy.
 
 `onnx_export.py` makes the graphs.
 """
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from megdt.errors import BundleError, MissingExtraError, RequestError
 from megdt.models import FACTOR, SHIFT
-from megdt.models.cards import BUNDLE, Cards
+from megdt.models.cards import BUNDLE, Cards, read_arrays
+from megdt.models.gate_numpy import NumpyGate
 from megdt.records import Precision
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def check_precision(name: str) -> Precision:
 
 
 class OnnxModels(Cards):
-    """A UE's part of the bundle: decodes, encodes, and runs the last denoising steps.
+    """A UE's part of the bundle: decodes, encodes, fuses, and runs the last denoising steps.
 
     Args:
         folder: As of `Bundle`, with graphs beside the weights.
-        precision: That the graphs compute in.
+        precision: That the graphs compute in; the gate always computes in float64.
         threads: Processor cores that they take; all when left out.
     """
 
@@ -132,14 +133,26 @@ class OnnxModels(Cards):
                 progress(index + 1, len(sigmas) - 1)
         return x, float(sigmas[0])
 
+    def fuse(
+        self,
+        latents: NDArray[np.float32],
+        confidence: NDArray[np.float32],
+        age_s: NDArray[np.float32],
+        noise_power: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Several sides' latents of one view as one; see `Bundle.fuse`. [batch, 4, height, width]"""
+        fused = self._gate.fuse(latents, confidence, age_s, noise_power)
+        self._count.flops = self.flops + self._gate.flops(latents.shape)
+        return fused
+
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         """Not on a UE without torch."""
         raise BundleError(
-            "models without torch decode, encode and run the last steps alone; take a mechanism that "
+            "models without torch decode, encode, fuse and run the last steps; take a mechanism that "
             "leaves the rest to the ES, or pip install 'megdt[sim]'"
         )
 
-    embed = denoise = enlarge = redraw = edit = fuse = write = _refuse
+    embed = denoise = enlarge = redraw = edit = write = _refuse
 
     def _run(self, name: str, *inputs: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
         session: InferenceSession = getattr(self, f"_{name}")
@@ -178,6 +191,10 @@ class OnnxModels(Cards):
     @cached_property
     def _student(self) -> InferenceSession:
         return self._open("student")
+
+    @cached_property
+    def _gate(self) -> NumpyGate:
+        return NumpyGate(read_arrays(self.read("gate")))
 
     def _open(self, name: str) -> InferenceSession:
         try:

@@ -34,6 +34,7 @@ from megdt.runtime.events import (
     FeatureArrived,
     LinesArrived,
     Requested,
+    StatesCompared,
 )
 from megdt.runtime.feed import Feed
 from megdt.runtime.generations import RETRY_AFTER_S, Generation
@@ -41,7 +42,16 @@ from megdt.runtime.limits import Limits
 from megdt.runtime.messages import FailureCode, as_code
 from megdt.runtime.metrics import Metrics
 from megdt.runtime.scanning import Frame
-from megdt.runtime.sides import Post, join_ledgers, outcome_of, parse_request, run_part
+from megdt.runtime.sides import (
+    Post,
+    join_ledgers,
+    outcome_of,
+    parse_request,
+    run_part,
+    senses,
+    states_of,
+)
+from megdt.runtime.views import Views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,6 +123,7 @@ class EdgeServer:
         """Requests whose ES side was begun; one that comes again is not."""
         self.sessions = Sessions(bundle=models.checksum, limits=limits)
         self.feed, self.metrics = Feed(), Metrics()
+        self.views = Views(self.sessions.limits.view_bytes)
         self.jobs: deque[Job] = deque(maxlen=KEPT)
         """The last ones, the newest last."""
         self.stopping = False
@@ -220,6 +231,10 @@ class EdgeServer:
             if (job := self._running.get(event.generation)) is not None:
                 job.post.stop(SessionError("nobody waits for it any more", code="cancelled"))
             self._wake()
+        elif isinstance(event, StatesCompared):
+            self.metrics.states.labels("yes" if event.same else "no").inc()
+            if not event.same:
+                log.warning("copies differ", extra={"key": event.key, "stage": event.stage})
         elif isinstance(event, FeatureArrived | LinesArrived) and session is not None:
             generation = self.sessions.generations.get(session.owner, event.key)
             job = None if generation is None else self._running.get(generation)
@@ -284,12 +299,23 @@ class EdgeServer:
         job.mechanism, job.prompt = scenario.mechanism.name, scenario.request.prompt
         with self._turns:
             job.post.check()
-            made = run_part(asked, Side.ES, self.models, job.post, rate_bytes_s=rate_bytes_s)
+            made = run_part(
+                asked, Side.ES, self.models, job.post, view=self.views.recall(job.owner),
+                rate_bytes_s=rate_bytes_s,
+            )  # fmt: skip
             theirs = job.post.take_lines() or Ledger()
         ledger = join_ledgers(made, theirs, scenario.devices.profiles(scenario.mechanism.sides))
         outcome = outcome_of(scenario.mechanism, ledger)
         job.outcome, job.ledger, job.picture = outcome, ledger, _last_picture(made)
-        return partial(job.generation.finish, outcome, ledger)
+        if job.picture is not None and any(s.side.is_ue for s in senses(scenario.mechanism)):
+            self.views.remember(job.owner, job.picture)
+
+        def end() -> None:
+            for stage, state in states_of(made).items():
+                job.generation.tell_state(stage, state)
+            job.generation.finish(outcome, ledger)
+
+        return end
 
     def _tell(self, generation: Generation, tell: Callable[[], None]) -> None:
         if generation.phase == "running":

@@ -67,6 +67,8 @@ class Limits:
     """Of answers that one ES keeps in case that a request comes again."""
     kept_keys: int = 2**14
     """Requests that one ES remembers to have answered, longer than their answers."""
+    view_bytes: int = 2**27
+    """Of pictures that one ES remembers, the last of each owner's UE."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -41,6 +41,12 @@ class Metrics:
             ["direction"],
             registry=self._registry,
         )
+        self.states = Counter(
+            "megdt_gate_states",
+            "What two copies of the gate have made, by whether it is the same.",
+            ["same"],
+            registry=self._registry,
+        )
         self.batch = Histogram(
             "megdt_batch_size", "Requests in one denoising step.",
             buckets=(1, 2, 4, 8, 16, 32), registry=self._registry,

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from megdt.link.energy import load_profile
-from megdt.models.onnx_models import EXPORTED, OnnxModels, graph_name
+from megdt.models.onnx_models import OnnxModels, graph_name
 from megdt.runtime.vendor import PAGES
 
 Asgi = Callable[..., Awaitable[None]]
@@ -68,7 +68,7 @@ def add_pages(app: FastAPI, bundle: str) -> None:
     for suffix, kind in _TYPES.items():
         mimetypes.add_type(kind, suffix)
     models = OnnxModels()
-    graphs = [graph_name(name, precision) for name in EXPORTED for precision in ("fp32", "int8")]
+    graphs = [graph_name(name, precision) for name in _SERVED for precision in ("fp32", "int8")]
     files = {*(f"{name}.safetensors" for name in _SERVED), *graphs}
     facts = models.facts
     told = {

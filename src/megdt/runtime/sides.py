@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition, Semaphore
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from megdt.errors import SessionError
 from megdt.link import Link
@@ -22,7 +19,9 @@ from megdt.link.energy import DEVICES, DeviceProfile
 from megdt.link.network import NetworkLink
 from megdt.mechanisms.execute import CoreSeconds, Execution, Progress, run_side
 from megdt.mechanisms.schedule import make_ledger
+from megdt.mechanisms.single_user import fuse
 from megdt.mechanisms.stages import Edge, Mechanism, Models, Stage
+from megdt.models.lockstep import state_hash
 from megdt.records import (
     Computation,
     Delivery,
@@ -161,8 +160,7 @@ def parse_request(tables: Tables) -> Asked:
 
     Raises:
         ScenarioError: If they are no scenario.
-        SessionError: If it names a file or a server, takes more sides than the ES and one UE, or an
-            ES that senses.
+        SessionError: If it names a file or a server, or takes more sides than the ES and one UE.
     """
     _check_places(tables)
     network = dict(_entries(tables, "link")).get("channel") == NETWORK
@@ -179,12 +177,6 @@ def parse_request(tables: Tables) -> Asked:
     if not sides <= {Side.ES, Side.UE}:
         raise SessionError(
             f"mechanism {scenario.mechanism.name} has {len(sides) - 1} UEs; ask for one of one UE",
-            code="request",
-        )
-    if any(stage.side == Side.ES for stage in senses(scenario.mechanism)):
-        raise SessionError(
-            f"the ES of mechanism {scenario.mechanism.name} has to have seen the view, and an edge "
-            "server has no memory of any; ask for one where the UE alone senses",
             code="request",
         )
     return Asked(scenario=scenario, network=network)
@@ -228,7 +220,7 @@ def run_part(
     models: Models,
     post: Post,
     *,
-    picture: NDArray[np.uint8] | None = None,
+    view: Feature | None = None,
     rate_bytes_s: Callable[[], float | None] = lambda: None,
     core_s: CoreSeconds | None = None,
 ) -> Progress:
@@ -239,12 +231,13 @@ def run_part(
         side: This end's.
         models: Sub-models of this end.
         post: To and from the other end.
-        picture: What this end's camera sees, where its mechanism senses. [height, width, 3]
+        view: What this end's camera sees, or what it remembers, where its mechanism has it do so: an
+            image, with its age.
         rate_bytes_s: What the network has carried so far, where it is the link.
         core_s: As of `simulate`.
 
     Raises:
-        MegdtError: Of its stages, if the request was stopped, or if a picture is lacking or has
+        MegdtError: Of its stages, if the request was stopped, or if a view is lacking or has
             another size than the request says.
     """
     scenario = asked.scenario
@@ -265,24 +258,45 @@ def run_part(
         progress=lambda *_: post.check(),
         core_s=core_s,
     )
-    done = _see(scenario, side, picture)
+    done = _see(scenario, side, view)
     return run_side(execution, side, post, emulates=not side.is_ue, done=done)
 
 
-def _see(scenario: Scenario, side: Side, picture: NDArray[np.uint8] | None) -> dict[str, Feature]:
-    """What the stages that sense on this side have made."""
+def _see(scenario: Scenario, side: Side, view: Feature | None) -> dict[str, Feature]:
+    """What the stages that sense, or remember, on this side have made."""
     here = [stage for stage in senses(scenario.mechanism) if stage.side == side]
     if not here:
         return {}
-    size_px = scenario.request.size_px
-    if picture is None or picture.shape != (size_px, size_px, 3):
-        what = "no picture was given" if picture is None else f"the picture is {picture.shape}"
+    name, size_px = scenario.mechanism.name, scenario.request.size_px
+    if view is None:
+        lacking = (
+            f"mechanism {name} senses, and no picture was given; give one of {size_px} x {size_px} "
+            "pixels"
+            if side.is_ue
+            else f"the ES of mechanism {name} takes what it has seen of this UE, and that is nothing "
+            "yet; send a view up first, by ue_to_es or sequential"
+        )
+        raise SessionError(lacking, code="request")
+    if view.values.shape != (size_px, size_px, 3):
+        what = "the picture" if side.is_ue else "what the ES remembers of this UE"
         raise SessionError(
-            f"mechanism {scenario.mechanism.name} senses, and {what}; give one of {size_px} x "
+            f"mechanism {name} senses, and {what} is {view.values.shape}; give one of {size_px} x "
             f"{size_px} pixels",
             code="request",
         )
-    return {stage.name: Feature(kind=stage.makes, values=picture) for stage in here}
+    return {stage.name: replace(view, kind=stage.makes) for stage in here}
+
+
+def states_of(progress: Progress) -> dict[str, bytes]:
+    """What this side's copies of the gate have made, each named by its inputs, which are alike on all
+    sides.
+    """
+    stages = progress.execution.mechanism.stages
+    return {
+        "+".join(stage.inputs): state_hash(progress.features[stage.name].values)
+        for stage in stages
+        if stage.run is fuse and stage.name in progress.features
+    }
 
 
 def lines_of(progress: Progress) -> Ledger:

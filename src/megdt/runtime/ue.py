@@ -7,7 +7,7 @@ import contextlib
 import json
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from megdt.runtime.events import Answered, Event, Failed, FeatureArrived
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables, one_line
 from megdt.runtime.parcels import largest_message
-from megdt.runtime.sides import Asked, Post, lines_of, parse_request, run_part
+from megdt.runtime.sides import Asked, Post, lines_of, parse_request, run_part, states_of
 from megdt.runtime.ue_session import UeSession
 
 try:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waited before each attempt to connect again; the last from then on."""
+FIRST_TRIES = 3
+"""Attempts at a first connection that nothing answers; a bad network may be the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class Answer:
     outcome: Outcome
     made: Feature | None
     """By the last stage, where that is this UE's."""
+    features: Mapping[str, Feature]
+    """All that this UE has made, by stage."""
     ledger: Ledger
 
 
@@ -149,18 +153,21 @@ class Ue:
             )  # fmt: skip
             loop.call_soon_threadsafe(self._tell, tell)
 
+        view = None if picture is None else Feature(kind="image", values=picture)
         # It refuses a key that runs already, whose post stays its own.
         session.ask(key, tables, deadline_s=deadline_s, now_s=clock())
         post = self._posts[key] = Post(Side.UE, send, deadline_s=deadline_s)
         end = self._ends[key] = loop.create_future()
         try:
             self._wake.set()
-            part = partial(run_part, asked, Side.UE, self.models, post, picture=picture)
+            part = partial(run_part, asked, Side.UE, self.models, post, view=view)
             working: asyncio.Future[Progress] = loop.run_in_executor(None, part)
             done, _ = await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
             if end in done and working not in done:
                 post.stop(end.exception() or SessionError(f"request {key} is over"))  # type: ignore[arg-type]
             made = await working
+            for stage, state in states_of(made).items():
+                self._tell(partial(session.tell_state, key, stage, state))
             self._tell(partial(session.send_lines, key, lines_of(made)))
             answered = await end
         finally:
@@ -171,8 +178,9 @@ class Ue:
             del self._posts[key], self._ends[key]
         last = asked.scenario.mechanism.stages[-1].name
         return Answer(
-            outcome=answered.outcome, made=made.features.get(last), ledger=answered.ledger
-        )
+            outcome=answered.outcome, made=made.features.get(last), features=made.features,
+            ledger=answered.ledger,
+        )  # fmt: skip
 
     def _tell(self, tell: partial[None]) -> None:
         # What is over meanwhile wants no more of it.
@@ -211,7 +219,7 @@ class Ue:
                 async with connect(
                     self.url, additional_headers={"Authorization": f"Bearer {token}"},
                     compression=None, max_size=largest_message(self.session.limits),
-                    **more,
+                    open_timeout=self.session.limits.greeting_s, **more,
                 ) as socket:  # fmt: skip
                     self._transport = socket.transport
                     self.session.connect(clock())
@@ -224,10 +232,13 @@ class Ue:
                 # It is full, stops, or something before it has lost it: later it may go.
                 wait_s = max(wait_s, _seconds(error.response.headers.get("Retry-After")))
             except (InvalidHandshake, InvalidURI) as error:
-                message = f"{self.url} is no edge server's: {error}"
-                raise SessionError(message, code="refused") from None
-            except OSError as error:
+                # Where one has been, this is a connection that was cut early.
                 if not self.session.connections:
+                    message = f"{self.url} is no edge server's: {error}"
+                    raise SessionError(message, code="refused") from None
+            except OSError as error:
+                late = isinstance(error, TimeoutError) and failures + 1 < FIRST_TRIES
+                if not (self.session.connections or late):
                     message = f"{self.url} cannot be reached: {error.strerror or error}"
                     raise SessionError(message, code="unreachable") from None
             if self._over():
