@@ -342,7 +342,8 @@ def _error_free(
     if seeds:
         seed = seeds[-1]
         if _is_split(scenario):
-            seed = denoise_last(Job(request=scenario.request, models=bundle), seed)
+            prompt = Feature(kind="prompt", values=scenario.request.prompt)
+            seed = denoise_last(Job(request=scenario.request, models=bundle), seed, prompt)
         image: NDArray[np.uint8] = bundle.decode(seed.values[None])[0]
         return image
     if result.image is not None:

@@ -61,10 +61,13 @@ class Models(Protocol):
     def finish(
         self,
         latents: NDArray[np.float32],
+        prompts: Sequence[str],
+        rng_seeds: Sequence[int],
         *,
         noise_power: float,
         steps: int,
         handoff_step: int,
+        guidance_scale: float,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[NDArray[np.float32], float]:
         """[batch, latent_channels, height, width], and the noise level that they came at"""
