@@ -37,7 +37,7 @@ from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
 from megdt.sensing import sense
 
 if TYPE_CHECKING:
-    from megdt.mechanisms.stages import StageProgress
+    from megdt.mechanisms.stages import StageProgress, StoredModels
     from megdt.models.bundle import Bundle
 
 BASELINES = ("webp", "avif", "jxl", "raw", "prompt")
@@ -152,7 +152,11 @@ def check_drawable(scenario: Scenario) -> None:
 
 
 def generate(
-    scenario: Scenario, bundle: Bundle, *, baseline: str | None, progress: StageProgress | None
+    scenario: Scenario,
+    bundle: StoredModels,
+    *,
+    baseline: str | None,
+    progress: StageProgress | None,
 ) -> Trial:
     """Run a scenario; judge it against the picture decoded where its latent was made."""
     from megdt.models.cards import GENERATING
@@ -164,7 +168,7 @@ def generate(
 
 
 def transmit(
-    scenario: Scenario, picture: NDArray[np.uint8], bundle: Bundle, *, baseline: str | None
+    scenario: Scenario, picture: NDArray[np.uint8], bundle: StoredModels, *, baseline: str | None
 ) -> Trial:
     """Send a picture that is there already; judge what arrives against it.
 
@@ -193,7 +197,7 @@ def demonstrate(scenario: Scenario, bundle: Bundle) -> tuple[Scenario, Result]:
     return sensed.scenario, sensed.scenario.run(bundle, done=sensed.done)
 
 
-def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
+def load(scenario: Scenario, bundle: StoredModels, names: Collection[str]) -> None:
     """Get models and codecs ready before anything runs, so that no stage is charged for it."""
     bundle.load(*names)
     mechanism = scenario.mechanism
@@ -227,7 +231,7 @@ def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
 
 
 def record(
-    scenario: Scenario, picture: NDArray[np.uint8], bundle: Bundle, path: Path
+    scenario: Scenario, picture: NDArray[np.uint8], bundle: StoredModels, path: Path
 ) -> dict[str, Any]:
     """Write a picture's seed as a SigMF recording instead of sending it.
 
@@ -308,7 +312,7 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def receive(path: Path, bundle: Bundle) -> tuple[Outcome, NDArray[np.uint8] | None]:
+def receive(path: Path, bundle: StoredModels) -> tuple[Outcome, NDArray[np.uint8] | None]:
     """The picture of a recording, or None where it cannot be decoded.
 
     Raises:
@@ -329,7 +333,7 @@ def feature_uses(ledger: Ledger) -> int:
 
 
 def _error_free(
-    scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
+    scenario: Scenario, result: Result, bundle: StoredModels, *, needed: bool
 ) -> NDArray[np.uint8]:
     """The picture of the latent, decoded where it was made; finished first, where it was noisy."""
     # The ES's last seed is the one that was drawn; what a UE draws of a sketch is its own.
@@ -368,7 +372,7 @@ def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) ->
     return Trial(scenario=scenario, result=result, error_free=error_free, psnr_db=quality)
 
 
-def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
+def _compare(trial: Trial, bundle: StoredModels, baseline: str | None) -> Trial:
     if baseline is None:
         return trial
     scenario = trial.scenario
@@ -391,7 +395,7 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     return replace(trial, baseline=_judge_baseline(trial, other, result, bundle))
 
 
-def _judge_baseline(trial: Trial, other: Scenario, result: Result, bundle: Bundle) -> Trial:
+def _judge_baseline(trial: Trial, other: Scenario, result: Result, bundle: StoredModels) -> Trial:
     """Against the same picture as the trial, unless the baseline draws another one."""
     error_free = trial.error_free
     if _is_split(trial.scenario):

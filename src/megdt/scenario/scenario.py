@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -62,7 +62,7 @@ from megdt.mechanisms.single_user import (
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.mechanisms.video import Video, video_parallel, video_sequential
-from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models import FACTOR
 from megdt.models.writing import ServedModels
 from megdt.records import (
     MIN_SIZE_PX,
@@ -78,8 +78,12 @@ from megdt.records import (
     Side,
     Style,
 )
-from megdt.scenario.settings import Devices, World, Writer
+from megdt.scenario.settings import Devices, Model, World, Writer
 from megdt.worlds.scene import VIEW_EXTENT_M
+
+if TYPE_CHECKING:
+    from megdt.models.bundle import Bundle
+    from megdt.models.diffusers_adapter import DiffusersModels
 
 MechanismFactory = Callable[["Scenario"], Mechanism]
 """Makes a mechanism of what all sides agree on."""
@@ -120,6 +124,17 @@ MECHANISMS: dict[str, MechanismFactory] = {
     ),
     "coordinated": lambda scenario: coordinated(scenario.panorama, fusion=scenario.plan.fusion),
 }
+
+OF_PIPELINES = (
+    ES_TO_UE,
+    ES_TO_UE_STEPS,
+    CENTRALIZED,
+    PROMPT_ONLY,
+    UE_TO_ES,
+    SEND_PICTURE,
+    SEQUENTIAL,
+)
+"""Mechanisms that ask for nothing but what every pipeline can do."""
 
 MANY_USERS = ("individual", "decentralized", "coordinated")
 
@@ -362,6 +377,7 @@ class Scenario:
     chosen_shares: tuple[Share, ...] | None = None
     """Who sends what to whom under `decentralized`; as if nothing were hidden where left out."""
     writer: Writer = field(default_factory=Writer)
+    model: Model = field(default_factory=Model)
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -438,8 +454,9 @@ class Scenario:
     @property
     def view_shape(self) -> tuple[int, int, int]:
         """Of one view's seed. [latent_channels, height, width]"""
-        side = self.request.size_px // FACTOR
-        return LATENT_CHANNELS, side, side
+        space = self.model.space
+        side = self.request.size_px // space.factor
+        return space.channels, side, side
 
     @property
     def seed_shape(self) -> tuple[int, int, int]:
@@ -484,6 +501,25 @@ class Scenario:
             core_s=core_s,
         )
 
+    def load_models(self) -> Bundle | DiffusersModels:
+        """The sub-models that it is to be run with; their weights are read when they are first used.
+
+        Raises:
+            BundleError: If the pipeline that it names cannot be split.
+            MissingExtraError: If what they need is not installed.
+        """
+        if self.model.name is None:
+            from megdt.models.bundle import Bundle
+
+            return Bundle()
+        from megdt.models.diffusers_adapter import DiffusersModels
+
+        model = self.model
+        return DiffusersModels(
+            self.model.name, dtype=model.dtype, scheduler=model.scheduler,
+            ue_autoencoder=model.ue_autoencoder,
+        )  # fmt: skip
+
     def with_writer(self, models: Models) -> Models:
         """The models as they are, or with their texts written by the scenario's server."""
         server = self.writer.server
@@ -519,6 +555,7 @@ class Scenario:
             "video": asdict(self.video),
             "world": asdict(self.world),
             "writer": asdict(self.writer),
+            "model": asdict(self.model),
         }
         parts["codecs"] = parts["plan"].pop("codecs")
         # TOML has no null: what is left out is None.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
+from megdt.models.pretrained import LatentSpace, find_folder, read_space
 from megdt.models.writing import ServerWriter
 from megdt.records import (
     Side,
@@ -50,6 +52,39 @@ class World:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ScenarioError(f"[world] {name} is {value}, it goes from {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Whose sub-models generate: the bundle's, or a pipeline's; see `models.diffusers_adapter`.
+
+    Raises:
+        ScenarioError: If something is chosen of a pipeline and none is named.
+        BundleError: If there is no such pipeline.
+    """
+
+    name: str | None = None
+    """Of a folder, or on the Hugging Face hub; the bundle where left out."""
+    dtype: str = "float32"
+    scheduler: str | None = None
+    """The pipeline's own where left out."""
+    ue_autoencoder: str | None = None
+    """Folder or hub name of another autoencoder for the UE, such as a tiny one."""
+
+    def __post_init__(self) -> None:
+        for key in ("scheduler", "ue_autoencoder"):
+            value = getattr(self, key)
+            if self.name is None and value is not None:
+                raise ScenarioError(
+                    f"[model] {key} is {value!r} and no pipeline is named; set model.name to one, or "
+                    f"leave model.{key} out"
+                )
+        _ = self.space
+
+    @cached_property
+    def space(self) -> LatentSpace:
+        """What its latents are."""
+        return LatentSpace() if self.name is None else read_space(find_folder(self.name))
 
 
 @dataclass(frozen=True, kw_only=True)
