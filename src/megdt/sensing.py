@@ -21,7 +21,7 @@ from megdt.scenario import Scenario
 from megdt.worlds.scene import VIEW_EXTENT_M
 
 if TYPE_CHECKING:
-    from megdt.models.bundle import Bundle
+    from megdt.mechanisms.stages import StoredModels
 
 DAY_S = 86_400.0
 
@@ -43,7 +43,7 @@ class Sensed:
     truth: Mapping[str, NDArray[np.uint8]]
 
 
-def sense(scenario: Scenario, bundle: Bundle) -> Sensed:
+def sense(scenario: Scenario, bundle: StoredModels) -> Sensed:
     """Look at the scenario's world.
 
     Args:
@@ -108,7 +108,7 @@ def _sense_view(scenario: Scenario) -> Sensed:
     )
 
 
-def _sense_panorama(scenario: Scenario, bundle: Bundle) -> Sensed:
+def _sense_panorama(scenario: Scenario, bundle: StoredModels) -> Sensed:
     from megdt.worlds.garden import Garden, View
 
     request, world, panorama = scenario.request, scenario.world, scenario.panorama

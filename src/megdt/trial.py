@@ -38,7 +38,6 @@ from megdt.sensing import sense
 
 if TYPE_CHECKING:
     from megdt.mechanisms.stages import StageProgress, StoredModels
-    from megdt.models.bundle import Bundle
 
 BASELINES = ("webp", "avif", "jxl", "raw", "prompt")
 """The picture under an image codec in the channel uses that the seed took; raw pixels as analog
@@ -184,7 +183,7 @@ def transmit(
     return _compare(_judge(scenario, result, picture), bundle, baseline)
 
 
-def demonstrate(scenario: Scenario, bundle: Bundle) -> tuple[Scenario, Result]:
+def demonstrate(scenario: Scenario, bundle: StoredModels) -> tuple[Scenario, Result]:
     """Run a scenario once, whatever it takes: who senses sees the scenario's world.
 
     Returns:
@@ -299,7 +298,9 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
             "restore": plan.restore,
             "jscc_sha256": read_card()["sha256"],
         }
+    named = scenario.model.name is not None
     return {
+        **({"model": scenario.table()["model"]} if named else {}),
         "request": {
             "prompt": scenario.request.prompt,
             "size_px": scenario.request.size_px,
@@ -312,7 +313,7 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def receive(path: Path, bundle: StoredModels) -> tuple[Outcome, NDArray[np.uint8] | None]:
+def receive(path: Path) -> tuple[Outcome, NDArray[np.uint8] | None]:
     """The picture of a recording, or None where it cannot be decoded.
 
     Raises:
@@ -324,7 +325,7 @@ def receive(path: Path, bundle: StoredModels) -> tuple[Outcome, NDArray[np.uint8
         return delivery.outcome, None
     seed = scenario.codec("seed").decode(delivery)
     noise_power = np.array([seed.noise_power], np.float32)
-    return "delivered", bundle.decode(seed.values[None], noise_power)[0]
+    return "delivered", scenario.load_models().decode(seed.values[None], noise_power)[0]
 
 
 def feature_uses(ledger: Ledger) -> int:

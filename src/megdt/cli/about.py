@@ -11,6 +11,7 @@ from megdt.cli.app import app
 from megdt.cli.options import (
     CodecOption,
     JsonOption,
+    ModelOption,
     RateOption,
     ScenarioOption,
     SetOption,
@@ -96,6 +97,7 @@ def show_mechanism(
         Path | None,
         typer.Option(help="Also write the drawing as an SVG file.", show_default=False),
     ] = None,
+    model: ModelOption = None,
     codec: CodecOption = None,
     rate: RateOption = None,
     scenario: ScenarioOption = None,
@@ -110,15 +112,14 @@ def show_mechanism(
         request={},
         plan={"mechanism": name},
         defaults={"request": {"prompt": "a field of red poppies at sunset"}},
+        model=model,
         codec=codec,
         rate=rate,
         link={},
     )
     ledger = None
     if run:
-        from megdt.models.bundle import Bundle
-
-        wanted, result = trial.demonstrate(wanted, Bundle())
+        wanted, result = trial.demonstrate(wanted, wanted.load_models())
         ledger = result.ledger
     mechanism = wanted.mechanism
     typer.echo(f"{mechanism.name}: {mechanism.about}\n")

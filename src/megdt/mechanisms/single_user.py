@@ -289,7 +289,7 @@ ES_TO_UE = Mechanism(
 
 ES_TO_UE_STEPS = Mechanism(
     name="es_to_ue_steps",
-    about="E2U split among the denoising steps: the ES runs the first, the noisy seed crosses the air, the UE's student runs the last, the noise of the air with them.",
+    about="E2U split among the denoising steps: the ES runs the first, the noisy seed crosses the air, the UE's student, or a pipeline's own denoiser, runs the last, the noise of the air with them.",
     stages=(
         Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
         Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),

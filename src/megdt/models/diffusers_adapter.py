@@ -293,7 +293,7 @@ class DiffusersModels:
         if confidence is not None and bool((confidence < 1).any()):
             # What is not there has to be drawn from the beginning.
             keep = torch.tensor(confidence, device=self.device, dtype=self._dtype)[:, None]
-            start = 0
+            given, start = given * (keep > 0), 0
 
         def blend(step: int, drawn: Tensor) -> Tensor:
             if keep is None or step > first:
@@ -387,10 +387,11 @@ class DiffusersModels:
         more: dict[str, Any] = {}
         if self._class.startswith("StableDiffusionP"):
             more = {"safety_checker": None, "requires_safety_checker": False}
+        vae = self._vae
         try:
             with _quiet():
                 pipe = getattr(diffusers, self._class).from_pretrained(
-                    folder, vae=self._vae, dtype=self._dtype, **more
+                    folder, vae=vae, dtype=self._dtype, **more
                 )
         except (OSError, ValueError, RuntimeError) as error:
             line = " ".join(str(error).split())
@@ -423,7 +424,7 @@ class DiffusersModels:
             positive = list(made[: len(family.embeds)])
             negative: list[Tensor] = []
         else:
-            positive, negative = list(made[0::2]), list(made[1::2])
+            positive, negative = list(made[0::2]), list(made[1::2]) if guided else []
         self._shapes = tuple(tuple(part.shape[1:]) for part in positive)
         return positive, negative
 
@@ -474,6 +475,12 @@ class DiffusersModels:
             blend: Told the steps done and the latents, gives the latents to go on from.
             progress: Told the steps done and the steps in all.
         """
+        multiple = self.space.factor * (2 if self._family.packed else 1)
+        if size_px % multiple:
+            raise RequestError(
+                f"size_px is {size_px}, model {self.name} draws multiples of {multiple}; take "
+                f"{size_px // multiple * multiple}"
+            )
         told = self._told(prompt_embeds, guidance_scale)
         pipe = copy.copy(self._pipeline)
         own = type(pipe.scheduler).from_config(pipe.scheduler.config)
@@ -505,13 +512,7 @@ class DiffusersModels:
         except ValueError as error:
             line = " ".join(str(error).split())
             raise RequestError(f"model {self.name} takes no such request: {line}") from None
-        found = self._unpack(made, side)
-        if found.shape != shape:
-            raise RequestError(
-                f"model {self.name} draws {found.shape[-1] * self.space.factor} pixels where {size_px} were "
-                f"wanted; take a multiple of {2 * self.space.factor}"
-            )
-        return found
+        return self._unpack(made, side)
 
     def _pack(self, latents: Tensor) -> Tensor:
         if not self._family.packed:
@@ -604,7 +605,8 @@ class _AtUe:
     def __init__(self, models: DiffusersModels, autoencoder: str) -> None:
         self._models = models
         self._vae = models._read_autoencoder(str(Path(autoencoder).expanduser()))
-        space, wanted = space_of(self._vae.config, autoencoder), models.space
+        config: Any = self._vae.config
+        space, wanted = space_of(config, autoencoder), models.space
         if space != wanted:
             raise BundleError(
                 f"autoencoder {autoencoder} has latents of {space.channels} channels for {space.factor} pixels, "

@@ -162,7 +162,7 @@ def weight_bytes(part: Path, itemsize: int) -> float:
     plain = [p for p in part.iterdir() if p.name.count(".") == 1]
     files = [p for p in plain if p.suffix == ".safetensors"]
     files = files or [p for p in plain if p.suffix == ".bin"]
-    return sum(p.stat().st_size * itemsize / _stored_itemsize(p) for p in files)
+    return sum((p.stat().st_size * itemsize / _stored_itemsize(p) for p in files), 0.0)
 
 
 def free_bytes() -> int | None:
