@@ -269,7 +269,7 @@ def recalled_scenario(data: Mapping[str, Any], picture: Path) -> tuple[Scenario,
             "generate it again"
         )
     scenario = parse_scenario(tables, source=str(picture))
-    models, name = scenario.load_models(), scenario.model.name
+    models, name = scenario.model.load(), scenario.model.name
     if made_with != models.checksum:
         raise BundleError(
             f"{picture} was made with {name or 'bundle'} {made_with[:12]}, this installation has "

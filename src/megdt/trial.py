@@ -300,7 +300,7 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
         }
     named = scenario.model.name is not None
     return {
-        **({"model": scenario.table()["model"]} if named else {}),
+        **({"model": scenario.model.table()} if named else {}),
         "request": {
             "prompt": scenario.request.prompt,
             "size_px": scenario.request.size_px,
@@ -325,7 +325,7 @@ def receive(path: Path) -> tuple[Outcome, NDArray[np.uint8] | None]:
         return delivery.outcome, None
     seed = scenario.codec("seed").decode(delivery)
     noise_power = np.array([seed.noise_power], np.float32)
-    return "delivered", scenario.load_models().decode(seed.values[None], noise_power)[0]
+    return "delivered", scenario.model.load().decode(seed.values[None], noise_power)[0]
 
 
 def feature_uses(ledger: Ledger) -> int:

@@ -119,7 +119,7 @@ def show_mechanism(
     )
     ledger = None
     if run:
-        wanted, result = trial.demonstrate(wanted, wanted.load_models())
+        wanted, result = trial.demonstrate(wanted, wanted.model.load())
         ledger = result.ledger
     mechanism = wanted.mechanism
     typer.echo(f"{mechanism.name}: {mechanism.about}\n")

@@ -123,7 +123,7 @@ def generate(
         if target is not None:
             check_writable(target)
 
-    models = wanted.load_models()
+    models = wanted.model.load()
     if wanted.model.name is None:
         _note_words(wanted.request.prompt)
     data = report.recall_data(wanted, models)
@@ -213,7 +213,7 @@ def transmit(
     pixels = read_picture(picture, wanted.request.size_px)
     path = out if out is not None else free_name(Path(f"{picture.stem}-received.png"))
     figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
-    models = wanted.load_models()
+    models = wanted.model.load()
     if record is not None:
         written = trial.record(wanted, pixels, models, record)
         if as_json:

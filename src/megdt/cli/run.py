@@ -111,7 +111,7 @@ def run(
     files = showing.name_files(wanted, path)
     with progress_bar() as progress:
         done = tasks.run_task(
-            chosen, wanted, wanted.load_models(), picture=pixels, progress=progress
+            chosen, wanted, wanted.model.load(), picture=pixels, progress=progress
         )
     written = showing.save_shown(done, path, files)
     if as_json:

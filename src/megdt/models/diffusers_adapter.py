@@ -139,7 +139,6 @@ class DiffusersModels:
         )
         self.device = torch.device(device)
         self._count = threading.local()
-        self._shapes: tuple[tuple[int, ...], ...] = ()
         self._plans: dict[tuple[int, int], Any] = {}
 
     @property
@@ -151,8 +150,8 @@ class DiffusersModels:
 
     @cached_property
     def checksum(self) -> str:
-        """Over configuration and weights of all parts."""
-        digest = hashlib.sha256()
+        """Over configuration and weights of all parts, and the scheduler where another one is taken."""
+        digest = hashlib.sha256((self._scheduler or "").encode())
         for path in sorted(self._weights.parent.rglob("*")):
             if path.suffix in {".json", ".safetensors", ".bin", ".txt", ".model"}:
                 digest.update(str(path.relative_to(self._weights.parent)).encode())
@@ -425,19 +424,24 @@ class DiffusersModels:
             negative: list[Tensor] = []
         else:
             positive, negative = list(made[0::2]), list(made[1::2]) if guided else []
-        self._shapes = tuple(tuple(part.shape[1:]) for part in positive)
         return positive, negative
 
     @cached_property
-    def _nothing(self) -> list[Tensor]:
-        """The embeddings of no prompt, by which is guided."""
-        return self._encode_prompts([""], guided=True)[1]
+    def _blank(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The embeddings of an empty prompt, and those by which is guided.
+
+        They are always the same, so nobody is charged for making them once.
+        """
+        before = self.flops
+        blank = self._encode_prompts([""], guided=bool(self._family.negatives))
+        self._count.flops = before
+        return blank
 
     def _told(self, prompt_embeds: Array, guidance_scale: float) -> dict[str, Tensor]:
         """What the pipeline's call takes of a prompt."""
-        if not self._shapes:
-            self._encode_prompts([""], guided=False)
-        sizes = [math.prod(shape) for shape in self._shapes]
+        blank, negative = self._blank
+        shapes = [part.shape[1:] for part in blank]
+        sizes = [math.prod(shape) for shape in shapes]
         if prompt_embeds.shape[1] != sum(sizes):
             raise RequestError(
                 f"prompt_embeds have {prompt_embeds.shape[1]} values, those of model {self.name} "
@@ -447,10 +451,10 @@ class DiffusersModels:
         parts = np.split(prompt_embeds, np.cumsum(sizes)[:-1], axis=1)
         told = {
             name: torch.tensor(part.reshape(count, *shape), device=self.device, dtype=self._dtype)
-            for name, part, shape in zip(self._family.embeds, parts, self._shapes, strict=True)
+            for name, part, shape in zip(self._family.embeds, parts, shapes, strict=True)
         }
         if guidance_scale > 1 and self._family.negatives:
-            for name, nothing in zip(self._family.negatives, self._nothing, strict=True):
+            for name, nothing in zip(self._family.negatives, negative, strict=True):
                 told[name] = nothing.expand(count, *nothing.shape[1:])
         return told
 
@@ -537,19 +541,13 @@ class DiffusersModels:
         pipe = copy.copy(self._pipeline)
         own = type(pipe.scheduler).from_config(pipe.scheduler.config)
         object.__setattr__(pipe, "scheduler", PartialScheduler(own, 0, 0, given=False))
-        nothing = np.zeros((1, sum(self._sizes)), np.float32)
+        blank, _ = self._blank
         pipe(
-            **self._told(nothing, 1.0), height=size_px, width=size_px, num_inference_steps=steps,
+            **dict(zip(self._family.embeds, blank, strict=True)), height=size_px, width=size_px, num_inference_steps=steps,
             guidance_scale=1.0, generator=_generators([0]), output_type="latent", return_dict=False,
         )  # fmt: skip
         self._plans[size_px, steps] = own
         return own
-
-    @property
-    def _sizes(self) -> list[int]:
-        if not self._shapes:
-            self._encode_prompts([""], guided=False)
-        return [math.prod(shape) for shape in self._shapes]
 
     def _check_stoppable(self) -> None:
         kind = type(self._pipeline.scheduler).__name__

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -80,10 +80,6 @@ from megdt.records import (
 )
 from megdt.scenario.settings import Devices, Model, World, Writer
 from megdt.worlds.scene import VIEW_EXTENT_M
-
-if TYPE_CHECKING:
-    from megdt.models.bundle import Bundle
-    from megdt.models.diffusers_adapter import DiffusersModels
 
 MechanismFactory = Callable[["Scenario"], Mechanism]
 """Makes a mechanism of what all sides agree on."""
@@ -500,25 +496,6 @@ class Scenario:
             progress=progress,
             core_s=core_s,
         )
-
-    def load_models(self) -> Bundle | DiffusersModels:
-        """The sub-models that it is to be run with; their weights are read when they are first used.
-
-        Raises:
-            BundleError: If the pipeline that it names cannot be split.
-            MissingExtraError: If what they need is not installed.
-        """
-        if self.model.name is None:
-            from megdt.models.bundle import Bundle
-
-            return Bundle()
-        from megdt.models.diffusers_adapter import DiffusersModels
-
-        model = self.model
-        return DiffusersModels(
-            self.model.name, dtype=model.dtype, scheduler=model.scheduler,
-            ue_autoencoder=model.ue_autoencoder,
-        )  # fmt: skip
 
     def with_writer(self, models: Models) -> Models:
         """The models as they are, or with their texts written by the scenario's server."""

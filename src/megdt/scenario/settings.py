@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
@@ -13,6 +14,10 @@ from megdt.models.writing import ServerWriter
 from megdt.records import (
     Side,
 )
+
+if TYPE_CHECKING:
+    from megdt.models.bundle import Bundle
+    from megdt.models.diffusers_adapter import DiffusersModels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +86,32 @@ class Model:
                 )
         _ = self.space
 
+    def table(self) -> dict[str, Any]:
+        """Its keys, without those that are left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
     @cached_property
     def space(self) -> LatentSpace:
         """What its latents are."""
         return LatentSpace() if self.name is None else read_space(find_folder(self.name))
+
+    def load(self) -> Bundle | DiffusersModels:
+        """The sub-models; their weights are read when they are first used.
+
+        Raises:
+            BundleError: If the pipeline cannot be split.
+            MissingExtraError: If what they need is not installed.
+        """
+        if self.name is None:
+            from megdt.models.bundle import Bundle
+
+            return Bundle()
+        from megdt.models.diffusers_adapter import DiffusersModels
+
+        return DiffusersModels(
+            self.name, dtype=self.dtype, scheduler=self.scheduler,
+            ue_autoencoder=self.ue_autoencoder,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
