@@ -274,7 +274,7 @@ def test_a_scheduler_that_remembers_is_not_stopped(folders: dict[str, Path]) -> 
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"plan": {"mechanism": "parallel"}}, "bundle alone has sub-models; take one of es_to_ue"),
+        ({"plan": {"mechanism": "parallel"}}, "has no sub-models; take one of es_to_ue"),
         ({"codecs": {"seed": "hybrid"}}, "learnt the bundle's latents; take one of float32"),
     ],
 )

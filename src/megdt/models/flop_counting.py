@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 def count_flops(part: nn.Module, name: str, args: Any, kwargs: Mapping[str, Any]) -> float:
     """Floating point operations of a call, by a copy of the part that has shapes and no numbers."""
-    # Networks of diffusers are made of what they have written down, those of transformers of an object.
     kind: Any = type(part)
     with torch.device("meta"), torch.no_grad():
-        shadow = getattr(kind, "from_config", kind)(part.config)
+        if hasattr(part, "config"):
+            # Networks of diffusers are made of what they have written down, of transformers of an object.
+            shadow = getattr(kind, "from_config", kind)(part.config)
+        else:
+            shadow = copy.deepcopy(part).to("meta")
         shadow.to(next(part.parameters()).dtype)
         with FlopCounterMode(display=False) as counter:
             getattr(shadow, name)(*_to_meta(args), **_to_meta(kwargs))

@@ -16,6 +16,7 @@ from typing import Any
 
 from megdt.errors import BundleError, MissingExtraError
 from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models.cards import read_header
 
 INDEX = "model_index.json"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -31,11 +32,20 @@ class LatentSpace:
 
 
 def read_space(folder: Path) -> LatentSpace:
-    """The latents of a pipeline.
+    """The latents of a pipeline, or of an autoencoder alone.
 
     Raises:
         BundleError: If its autoencoder has none that `diffusers_adapter` knows.
     """
+    if is_autoencoder(folder):
+        with find_halves(folder)[1].open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header, _ = read_header(length.to_bytes(8, "little") + file.read(length))
+        # Each enlargement of the decoder is followed by a convolution without an offset.
+        weights = {name for name in header if name.count(".") == 1 and name.endswith(".weight")}
+        bare = [name for name in weights if name.replace("weight", "bias") not in header]
+        first = min(weights, key=lambda name: int(name.split(".")[0]))
+        return LatentSpace(channels=header[first]["shape"][1], factor=2 ** len(bare))
     return space_of(read_json(folder / "vae" / "config.json"), str(folder))
 
 
@@ -56,12 +66,32 @@ def space_of(config: Mapping[str, Any], name: str) -> LatentSpace:
     return LatentSpace(channels=channels, factor=2 ** (len(blocks) - 1))
 
 
+def find_halves(folder: Path) -> tuple[Path, Path]:
+    """The weights of a tiny autoencoder's encoder and decoder.
+
+    Raises:
+        BundleError: If there are none, or several.
+    """
+    found = [sorted(folder.glob(f"*_{half}.safetensors")) for half in ("encoder", "decoder")]
+    if [len(paths) for paths in found] != [1, 1]:
+        raise BundleError(
+            f"{folder} has {len(found[0])} encoders and {len(found[1])} decoders; expected one "
+            "NAME_encoder.safetensors and one NAME_decoder.safetensors"
+        )
+    return found[0][0], found[1][0]
+
+
+def is_autoencoder(folder: Path) -> bool:
+    """Whether a folder has a tiny autoencoder and no pipeline; see `tiny_autoencoder`."""
+    return not (folder / INDEX).is_file() and any(folder.glob("*_decoder.safetensors"))
+
+
 @lru_cache
 def find_folder(name: str) -> Path:
     """The folder of a pipeline, with its configuration; weights may come later.
 
     Args:
-        name: A folder that `save_pretrained` has written, or a name on the Hugging Face hub, whose
+        name: A folder that `save_pretrained` has written, or that has a tiny autoencoder, or a name on the Hugging Face hub, whose
             configuration is then fetched, or taken from where it was fetched to before.
 
     Raises:
@@ -70,7 +100,7 @@ def find_folder(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / INDEX).is_file():
+        if not ((folder / INDEX).is_file() or is_autoencoder(folder)):
             raise BundleError(
                 f"{folder} has no {INDEX}, so it is no pipeline's folder; write it with the "
                 "save_pretrained of a diffusers pipeline"

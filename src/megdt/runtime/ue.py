@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
     from megdt.models.diffusers_adapter import DiffusersModels
     from megdt.models.onnx_models import OnnxModels
+    from megdt.models.tiny_autoencoder import TinyAutoencoder
     from megdt.scenario import Model
+
+UeModels: TypeAlias = "Bundle | OnnxModels | DiffusersModels | TinyAutoencoder"
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waited before each attempt to connect again; the last from then on."""
@@ -74,7 +77,7 @@ class Ue:
     """
 
     def __init__(
-        self, url: str, *, token: str | Callable[[], str], models: Bundle | OnnxModels | DiffusersModels,
+        self, url: str, *, token: str | Callable[[], str], models: UeModels,
         model: Model | None = None, device: DeviceProfile | None = None, limits: Limits | None = None, tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         self.url, self._token, self._tls, self.models = url, token, tls, models

@@ -131,6 +131,8 @@ OF_PIPELINES = (
     SEQUENTIAL,
 )
 """Mechanisms that ask for nothing but what every pipeline can do."""
+OF_AUTOENCODERS = (UE_TO_ES, SEND_PICTURE)
+"""Those that ask for nothing but to encode and to decode."""
 
 MANY_USERS = ("individual", "decentralized", "coordinated")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
-from megdt.models.pretrained import LatentSpace, find_folder, read_space
+from megdt.models.pretrained import LatentSpace, find_folder, is_autoencoder, read_space
 from megdt.models.writing import ServerWriter
 from megdt.records import (
     Side,
@@ -18,6 +18,7 @@ from megdt.records import (
 if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
     from megdt.models.diffusers_adapter import DiffusersModels
+    from megdt.models.tiny_autoencoder import TinyAutoencoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,13 @@ class Model:
                     f"leave model.{key} out"
                 )
         _ = self.space
+        if self.is_autoencoder:
+            for key in ("scheduler", "ue_autoencoder"):
+                if (value := getattr(self, key)) is not None:
+                    raise ScenarioError(
+                        f"[model] {key} is {value!r}, and {self.name} is an autoencoder alone; leave "
+                        f"model.{key} out"
+                    )
 
     def table(self) -> dict[str, Any]:
         """Its keys, without those that are left out."""
@@ -95,7 +103,12 @@ class Model:
         """What its latents are."""
         return LatentSpace() if self.name is None else read_space(find_folder(self.name))
 
-    def load(self) -> Bundle | DiffusersModels:
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether nothing is named but an autoencoder, which draws no picture."""
+        return self.name is not None and is_autoencoder(find_folder(self.name))
+
+    def load(self) -> Bundle | DiffusersModels | TinyAutoencoder:
         """The sub-models; their weights are read when they are first used.
 
         Raises:
@@ -106,6 +119,10 @@ class Model:
             from megdt.models.bundle import Bundle
 
             return Bundle()
+        if self.is_autoencoder:
+            from megdt.models.tiny_autoencoder import TinyAutoencoder
+
+            return TinyAutoencoder(self.name)
         from megdt.models.diffusers_adapter import DiffusersModels
 
         return DiffusersModels(

@@ -35,6 +35,7 @@ from megdt.scenario.scenario import (
     DEFAULT_CODECS,
     MECHANISMS,
     NOISE_CODECS,
+    OF_AUTOENCODERS,
     OF_PIPELINES,
     Scenario,
     sketch_size_px,
@@ -170,7 +171,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     writer = Writer(**check_table(tables, "writer", Writer, source))
     model = Model(**check_table(tables, "model", Model, source))
     if model.name is not None:
-        _check_pipeline(plan.get("mechanism", Plan.mechanism), codecs, source)
+        _check_pipeline(model, plan.get("mechanism", Plan.mechanism), codecs, source)
     scenario = Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
@@ -186,16 +187,16 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     return scenario
 
 
-def _check_pipeline(mechanism: str, codecs: Mapping[Kind, str], source: str) -> None:
+def _check_pipeline(model: Model, mechanism: str, codecs: Mapping[Kind, str], source: str) -> None:
     """See that a mechanism, and how it sends, ask for nothing that the bundle alone has learnt.
 
     Raises:
         ScenarioError: If they do.
     """
-    able = tuple(m.name for m in OF_PIPELINES)
+    able = tuple(m.name for m in (OF_AUTOENCODERS if model.is_autoencoder else OF_PIPELINES))
     if mechanism not in able:
         raise ScenarioError(
-            f"{source} [plan] mechanism is {mechanism!r}, for which the bundle alone has sub-models; "
+            f"{source} [plan] mechanism is {mechanism!r}, for which {model.name} has no sub-models; "
             f"take one of {', '.join(able)}, or leave model.name out"
         )
     for kind in ("seed", "observation"):
