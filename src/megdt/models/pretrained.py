@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +41,7 @@ def read_space(folder: Path) -> LatentSpace:
         with find_halves(folder)[1].open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header, _ = read_header(length.to_bytes(8, "little") + file.read(length))
+        check_numbered(header, str(folder))
         # Each enlargement of the decoder is followed by a convolution without an offset.
         weights = {name for name in header if name.count(".") == 1 and name.endswith(".weight")}
         bare = [name for name in weights if name.replace("weight", "bias") not in header]
@@ -79,6 +80,20 @@ def find_halves(folder: Path) -> tuple[Path, Path]:
             "NAME_encoder.safetensors and one NAME_decoder.safetensors"
         )
     return found[0][0], found[1][0]
+
+
+def check_numbered(names: Iterable[str], place: str) -> None:
+    """See that the weights of a tiny autoencoder are numbered as its layers.
+
+    Raises:
+        BundleError: If they are not.
+    """
+    for name in names:
+        if not name.split(".")[0].isdecimal():
+            raise BundleError(
+                f"{place} has weights {name!r}, those of a tiny autoencoder are numbered as its layers; take "
+                "the files as taesd publishes them"
+            )
 
 
 def is_autoencoder(folder: Path) -> bool:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from megdt.errors import BundleError, MechanismError, RequestError
 from megdt.models.flop_counting import count_flops, shapes_of
-from megdt.models.pretrained import find_folder, find_halves, read_space
+from megdt.models.pretrained import check_numbered, find_folder, find_halves, read_space
 
 _GROUPS, _WIDER = 4, 4
 _CANNOT = frozenset(
@@ -76,11 +76,6 @@ def build_half(weights: dict[str, Tensor], *, decodes: bool) -> nn.Sequential:
     parts: dict[int, dict[str, Tensor]] = {}
     for name, values in weights.items():
         layer, _, rest = name.partition(".")
-        if not layer.isdecimal():
-            raise BundleError(
-                f"weights have {name!r}, those of a tiny autoencoder are numbered as its layers; take "
-                "the files as taesd publishes them"
-            )
         parts.setdefault(int(layer), {})[rest] = values
     layers: list[nn.Module] = []
     for number in range(max(parts) + 1):
@@ -211,4 +206,5 @@ class TinyAutoencoder:
             raise BundleError(
                 f"{path} is not a safetensors file ({error}); fetch it again"
             ) from None
+        check_numbered(weights, str(path))
         return build_half(weights, decodes=which == 1).to(self.device)
