@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,12 +15,10 @@ from megdt.cli.options import (
     RateOption,
     ScenarioOption,
     SetOption,
+    place_of,
     read_scenario,
 )
 from megdt.cli.output import print_json, progress_bar, write_text
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -38,6 +36,7 @@ def study(
             show_default=False,
         ),
     ] = None,
+    model: ModelOption = None,
 ) -> None:
     """Run a study of the source tree: results.json, figures, and report.html with all of it."""
     from megdt.pictures import free_name
@@ -50,6 +49,7 @@ def study(
             folder,
             target,
             quick=quick,
+            model=None if model is None else place_of(model),
             progress=progress,
             say=lambda line: typer.echo(line, err=True) if progress is None else None,
         )

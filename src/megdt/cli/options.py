@@ -127,6 +127,11 @@ JsonOption = Annotated[
 ]
 
 
+def place_of(model: str) -> str:
+    """What --model names, so that it is found from other folders too."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
 def read_scenario(
     path: Path | None,
     settings: list[str] | None,
@@ -148,9 +153,7 @@ def read_scenario(
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
     if model is not None:
-        # A picture may be recalled from elsewhere.
-        where = str(Path(model).resolve()) if Path(model).is_dir() else model
-        tables["model"] = {**tables.get("model", {}), "name": where}
+        tables["model"] = {**tables.get("model", {}), "name": place_of(model)}
     source = str(path) if path is not None else "command line"
     tables = choose_codec(tables, codec, rate, source=source)
     return parse_scenario(tables, source=source)
