@@ -93,7 +93,8 @@ def draw_own(found: Curves, path: Path) -> None:
     for axis, metric in zip(axes, ("psnr_db", "ms_ssim", "perceptual"), strict=True):
         draw_budget(axis, found, "analog seed", metric)
         draw(axis, found["int8 seed"], metric, "int8 seed")
-        axis.set(xlabel="SNR (dB)")
+        limits = {"psnr_db": (10, 46), "ms_ssim": (0.35, 1.02), "perceptual": (-0.02, 0.7)}
+        axis.set(xlabel="SNR (dB)", ylim=limits[metric])
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
