@@ -89,11 +89,14 @@ def draw_differences(axis: Axes, differences: dict[str, Curves]) -> None:
 
 def draw_own(found: Curves, path: Path) -> None:
     """Photographs by an autoencoder of one's own."""
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
-    for axis, metric in zip(axes, ("psnr_db", "ms_ssim", "perceptual"), strict=True):
+    limits = {"psnr_db": (10, 46), "ms_ssim": (0.35, 1.02), "perceptual": (-0.02, 0.7)}
+    metrics = [name for name in limits if name in found["analog seed"][0]]
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(4.7 * len(metrics), 4.6), layout="constrained"
+    )
+    for axis, metric in zip(axes, metrics, strict=True):
         draw_budget(axis, found, "analog seed", metric)
         draw(axis, found["int8 seed"], metric, "int8 seed")
-        limits = {"psnr_db": (10, 46), "ms_ssim": (0.35, 1.02), "perceptual": (-0.02, 0.7)}
         axis.set(xlabel="SNR (dB)", ylim=limits[metric])
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
