@@ -13,6 +13,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -142,7 +144,15 @@ def flux() -> FluxPipeline:
     )  # fmt: skip
 
 
-PIPELINES = {"sd": stable_diffusion, "sdxl": sdxl, "sd3": sd3, "flux": flux}
+def lcm() -> LatentConsistencyModelPipeline:
+    return LatentConsistencyModelPipeline(
+        text_encoder=clip(CLIPTextModel), tokenizer=clip_tokenizer(),
+        unet=unet(WIDTH, time_cond_proj_dim=16), vae=autoencoder(4), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False, scheduler=LCMScheduler(),
+    )  # fmt: skip
+
+
+PIPELINES = {"lcm": lcm, "sd": stable_diffusion, "sdxl": sdxl, "sd3": sd3, "flux": flux}
 
 
 def write_pipeline(name: str, folder: Path) -> Path:

@@ -10,13 +10,13 @@ after the other, give the bits of the whole one. Nobody else imports diffusers.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import inspect
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ from megdt.models.latent_coding import decode_latents, encode_images
 from megdt.models.partial_scheduler import (
     SCHEDULERS,
     PartialScheduler,
+    PlannedError,
+    PlannedScheduler,
     add_noise,
     levels_of,
     nearest_step,
@@ -255,6 +257,8 @@ class DiffusersModels:
     ) -> Array:  # fmt: skip
         """Draw latents anew as a prompt says, as the family's image-to-image pipeline does.
 
+        But for latent consistency models, whose own one spaces its steps anew by the strength.
+
         Args:
             latents: [batch, latent_channels, height, width]
             prompt_embeds: Of `embed`. [batch, embedding]
@@ -384,22 +388,21 @@ class DiffusersModels:
         folder = self._weights.parent
         check_memory(folder, self._dtype.itemsize, self.name)
         more: dict[str, Any] = {}
-        if self._class.startswith("StableDiffusionP"):
+        kind = getattr(diffusers, self._class)
+        if "safety_checker" in inspect.signature(kind.__init__).parameters:
             more = {"safety_checker": None, "requires_safety_checker": False}
         vae = self._vae
         try:
             with _quiet():
-                pipe = getattr(diffusers, self._class).from_pretrained(
-                    folder, vae=vae, dtype=self._dtype, **more
-                )
+                pipe = kind.from_pretrained(folder, vae=vae, dtype=self._dtype, **more)
         except (OSError, ValueError, RuntimeError) as error:
             line = " ".join(str(error).split())
             raise BundleError(
                 f"model {self.name} cannot be loaded ({line[:200]}); fetch it again"
             ) from None
         if self._scheduler is not None:
-            kind = getattr(diffusers, SCHEDULERS[self._scheduler])
-            pipe.scheduler = kind.from_config(pipe.scheduler.config)
+            other = getattr(diffusers, SCHEDULERS[self._scheduler])
+            pipe.scheduler = other.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         pipe.to(self.device)
         for part in pipe.components.values():
@@ -497,11 +500,13 @@ class DiffusersModels:
         # Not by the pipeline's own setter, which writes it down in the configuration.
         object.__setattr__(pipe, "scheduler", shown)
         total = (steps if stop is None else stop) - start
+        last: list[Tensor] = []
 
         def after(_: Any, step: int, __: Any, kept: dict[str, Any]) -> dict[str, Any]:
             if blend is not None:
                 unpacked = self._unpack(kept["latents"], side)
                 kept["latents"] = self._pack(blend(start + step + 1, unpacked))
+            last[:] = [kept["latents"]]
             if progress is not None:
                 progress(min(step + 1, total), total)
             return kept
@@ -516,7 +521,8 @@ class DiffusersModels:
         except ValueError as error:
             line = " ".join(str(error).split())
             raise RequestError(f"model {self.name} takes no such request: {line}") from None
-        return self._unpack(made, side)
+        # A consistency model's call gives what it takes for the clean latent; who goes on wants the noisy one.
+        return self._unpack(made if stop is None else last[0], side)
 
     def _pack(self, latents: Tensor) -> Tensor:
         if not self._family.packed:
@@ -540,12 +546,14 @@ class DiffusersModels:
             return known
         pipe = copy.copy(self._pipeline)
         own = type(pipe.scheduler).from_config(pipe.scheduler.config)
-        object.__setattr__(pipe, "scheduler", PartialScheduler(own, 0, 0, given=False))
+        object.__setattr__(pipe, "scheduler", PlannedScheduler(own))
         blank, _ = self._blank
-        pipe(
-            **dict(zip(self._family.embeds, blank, strict=True)), height=size_px, width=size_px, num_inference_steps=steps,
-            guidance_scale=1.0, generator=_generators([0]), output_type="latent", return_dict=False,
-        )  # fmt: skip
+        told = dict(zip(self._family.embeds, blank, strict=True))
+        with contextlib.suppress(PlannedError):
+            pipe(
+                **told, height=size_px, width=size_px, num_inference_steps=steps, guidance_scale=1.0,
+                generator=_generators([0]),
+            )  # fmt: skip
         self._plans[size_px, steps] = own
         return own
 
@@ -632,7 +640,7 @@ def _generators(rng_seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in rng_seeds]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without what libraries show while they load, or say of a copy that has no weights."""
     loggers = diffusers.utils.logging, transformers.utils.logging

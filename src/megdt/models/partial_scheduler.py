@@ -27,6 +27,33 @@ SCHEDULERS = {
 """That know a latent by its step alone, so that another machine can go on from it."""
 
 
+class PlannedError(Exception):
+    """Ends a pipeline's call once its timesteps are set."""
+
+
+class PlannedScheduler:
+    """A scheduler that lets a pipeline set its timesteps and do no more.
+
+    Args:
+        scheduler: The one that is planned.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self._whole = scheduler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    @property
+    def timesteps(self) -> Tensor:
+        """What a pipeline asks for next.
+
+        Raises:
+            PlannedError: Always.
+        """
+        raise PlannedError
+
+
 class PartialScheduler:
     """A scheduler that shows a pipeline some of its timesteps.
 
