@@ -66,8 +66,9 @@ def count(bundle: Bundle, name: str) -> dict[str, float]:
             bundle.encode(np.zeros((1, 8 * cells[0], 8 * cells[1], 3), np.uint8))
         else:
             bundle.finish(
-                np.zeros((1, 4, *cells), np.float32), noise_power=0.0, steps=1, handoff_step=0
-            )
+                np.zeros((1, 4, *cells), np.float32), [""], [0], noise_power=0.0, steps=1,
+                handoff_step=0, guidance_scale=1.0,
+            )  # fmt: skip
         return bundle.flops - before
 
     if name == "student":  # it knows one grid alone, and attention grows with its square
@@ -98,10 +99,16 @@ def measure(
     latents = bundle.encode(pictures)
     if name == "student":
         noise = np.random.default_rng(0).standard_normal(latents.shape).astype(np.float32)
-        told: dict[str, Any] = {"noise_power": 0.0, "steps": 24, "handoff_step": 18}
+        told: dict[str, Any] = {
+            "noise_power": 0.0,
+            "steps": 24,
+            "handoff_step": 18,
+            "guidance_scale": 1.0,
+        }
         handed = (0.67 * latents + 0.33 * noise) / np.hypot(0.67, 0.33).astype(np.float32)
         calls: list[Callable[[int], Any]] = [
-            lambda i, m=models: m.finish(handed[i : i + 1], **told)[0] for models in (ours, bundle)
+            lambda i, m=models: m.finish(handed[i : i + 1], [""], [0], **told)[0]
+            for models in (ours, bundle)
         ]
     elif name == "encoder":
         calls = [lambda i, m=models: m.encode(pictures[i : i + 1]) for models in (ours, bundle)]

@@ -61,10 +61,13 @@ class PlainModels:
     def finish(
         self,
         latents: NDArray[np.float32],
+        prompts: Sequence[str],
+        rng_seeds: Sequence[int],
         *,
         noise_power: float,
         steps: int,
         handoff_step: int,
+        guidance_scale: float,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[NDArray[np.float32], float]:
         self.finished = noise_power, steps, handoff_step

@@ -101,6 +101,23 @@ def test_a_study_runs_and_writes_what_its_results_hold(name: str, tmp_path: Path
     assert json.loads(out.read_text()).keys() == kept.keys()
 
 
+@needs_weights
+@pytest.mark.skipif(
+    not (ROOT.parent / "shared" / "weights").is_dir(),
+    reason="needs the weights of TAEF2 in ../shared/weights",
+)
+def test_a_study_takes_an_autoencoder_of_ones_own(tmp_path: Path) -> None:
+    folder = ROOT / "studies" / "fair_baseline"
+    out = tmp_path / "results.json"
+    weights = ROOT.parent / "shared" / "weights"
+    run(folder / "run.py", "--quick", "--model", weights, "--out", out, cwd=tmp_path)
+    found, kept = (json.loads(p.read_text()) for p in (out, folder / "taef2.json"))
+    assert found["bundle_sha256"] == kept["bundle_sha256"]
+    assert found.keys() == kept.keys()
+    run(folder / "plot.py", "--results", out, "--out", tmp_path, cwd=tmp_path)
+    assert (tmp_path / "figure.png").is_file()
+
+
 def test_kept_results_are_of_the_bundle_in_the_tree() -> None:
     from megdt.models.bundle import Bundle
 

@@ -52,7 +52,7 @@ def test_settings_override_one_key() -> None:
     [
         (
             {"lnk": {}},
-            "no table 'lnk'; known tables: codecs, devices, link, plan, request, video, world, writer",
+            "no table 'lnk'; known tables: codecs, devices, link, model, plan, request, video, world, writer",
         ),
         (
             {"link": {"bandwith_hz": 1}},

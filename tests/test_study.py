@@ -86,6 +86,20 @@ def test_a_study_that_fails_says_why_in_one_line(study: Path, tmp_path: Path) ->
         run_study(study, tmp_path / "out", quick=True, progress=None, say=lambda line: None)
 
 
+def test_a_model_goes_to_studies_that_take_one(study: Path, tmp_path: Path) -> None:
+    told = {"quick": True, "progress": None, "say": lambda line: None}
+    with pytest.raises(RequestError, match=r"bundle's own models; --model is of .*fair_baseline"):
+        run_study(study, tmp_path / "out", model="mine", **told)
+    taking = RUN.replace(
+        'parser.add_argument("--quick"',
+        'parser.add_argument("--model")\nparser.add_argument("--quick"',
+    ).replace('{"quick": arguments.quick,', '{"model": arguments.model,')
+    (study / "run.py").write_text(taking)
+    run_study(study, tmp_path / "out", model="mine", **told)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["settings"]["model"] == "mine"
+
+
 def test_an_unknown_study_names_those_that_are_there() -> None:
     with pytest.raises(RequestError, match=r"no study 'fig7' here; there is .*fair_baseline.*fig6"):
         find_study("fig7")

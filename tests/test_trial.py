@@ -103,7 +103,7 @@ def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "a.sigmf-meta"
     found = record(scenario("ue_to_es"), PICTURE, bundle, path)
     assert found["bits"] == 8 * 4096
-    outcome, image = receive(path, bundle)
+    outcome, image = receive(path)
     assert outcome == "delivered"
     sent = transmit(scenario("ue_to_es", coding="ideal"), PICTURE, bundle, baseline=None)
     assert image is not None
@@ -124,7 +124,7 @@ def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_pa
     codecs = [jscc_codec(s) for s in (sender, receiver)]
     ours = read_card()["sha256"]
     assert replace(codecs[0], peer_sha256=ours) == codecs[1]
-    outcome, image = receive(path, bundle)
+    outcome, image = receive(path)
     assert outcome == "delivered"
     assert image is not None
 

@@ -21,6 +21,7 @@ from megdt.scenario import MECHANISMS, Scenario, parse_scenario
 from megdt.trial import Trial, feature_uses
 
 if TYPE_CHECKING:
+    from megdt.mechanisms.stages import StoredModels
     from megdt.models.bundle import Bundle
     from megdt.records import Ledger, Plan
 
@@ -236,13 +237,13 @@ def _notes(trial: Trial) -> tuple[str, str]:
     return quality, f"{uses:,} channel uses, {latency_s * 1000:,.1f} ms"
 
 
-def recall_data(scenario: Scenario, bundle: Bundle) -> dict[str, Any]:
+def recall_data(scenario: Scenario, models: StoredModels) -> dict[str, Any]:
     """What a picture carries so that it can be made again."""
     import torch
 
     return {
         "scenario": scenario.table(),
-        "bundle_sha256": bundle.checksum,
+        "bundle_sha256": models.checksum,
         "versions": {
             "megdt": __version__,
             "torch": torch.__version__,
@@ -253,8 +254,8 @@ def recall_data(scenario: Scenario, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def recalled_scenario(data: Mapping[str, Any], bundle: Bundle, picture: Path) -> Scenario:
-    """The scenario in a picture's recall data.
+def recalled_scenario(data: Mapping[str, Any], picture: Path) -> tuple[Scenario, StoredModels]:
+    """The scenario in a picture's recall data, and the models that made it.
 
     Raises:
         OutputError: If the data lacks a part.
@@ -267,12 +268,19 @@ def recalled_scenario(data: Mapping[str, Any], bundle: Bundle, picture: Path) ->
             f"{picture} lacks scenario, versions or bundle_sha256 in its recall data; "
             "generate it again"
         )
-    if made_with != bundle.checksum:
+    scenario = parse_scenario(tables, source=str(picture))
+    models, name = scenario.model.load(), scenario.model.name
+    if made_with != models.checksum:
         raise BundleError(
-            f"{picture} was made with bundle {made_with[:12]}, this installation has "
-            f"{bundle.checksum[:12]}; install the megdt that made it: {versions.get('megdt')}"
+            f"{picture} was made with {name or 'bundle'} {made_with[:12]}, this installation has "
+            f"{models.checksum[:12]}; "
+            + (
+                f"install the megdt that made it: {versions.get('megdt')}"
+                if name is None
+                else "fetch the version that made it"
+            )
         )
-    return parse_scenario(tables, source=str(picture))
+    return scenario, models
 
 
 def explain_difference(made: Mapping[str, Any], now: Mapping[str, Any]) -> str:

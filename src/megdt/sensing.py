@@ -21,7 +21,7 @@ from megdt.scenario import Scenario
 from megdt.worlds.scene import VIEW_EXTENT_M
 
 if TYPE_CHECKING:
-    from megdt.models.bundle import Bundle
+    from megdt.mechanisms.stages import StoredModels
 
 DAY_S = 86_400.0
 
@@ -43,7 +43,7 @@ class Sensed:
     truth: Mapping[str, NDArray[np.uint8]]
 
 
-def sense(scenario: Scenario, bundle: Bundle) -> Sensed:
+def sense(scenario: Scenario, bundle: StoredModels) -> Sensed:
     """Look at the scenario's world.
 
     Args:
@@ -53,7 +53,9 @@ def sense(scenario: Scenario, bundle: Bundle) -> Sensed:
     return _sense_panorama(scenario, bundle) if scenario.for_many else _sense_view(scenario)
 
 
-def hide(picture: NDArray[np.uint8], share: float, rng_seed: int) -> Feature:
+def hide(
+    picture: NDArray[np.uint8], share: float, rng_seed: int, *, factor: int = FACTOR
+) -> Feature:
     """A picture with something square before the camera.
 
     Args:
@@ -61,13 +63,14 @@ def hide(picture: NDArray[np.uint8], share: float, rng_seed: int) -> Feature:
         share: Of the picture, about: whole cells of the map that crosses, 0.1 is 0.14. 0 hides
             nothing.
         rng_seed: Places it.
+        factor: Pixels along the side of what one latent stands for.
 
     Returns:
         The picture, grey there, with confidence 0 there.
     """
     if share == 0:
         return Feature(kind="image", values=picture)
-    cells = picture.shape[0] // FACTOR
+    cells = picture.shape[0] // factor
     cell = cells // CELLS
     side = cell * min(max(1, round(CELLS * share**0.5)), CELLS - 1)
     rng = np.random.default_rng((rng_seed, 6))
@@ -75,7 +78,7 @@ def hide(picture: NDArray[np.uint8], share: float, rng_seed: int) -> Feature:
     seen = np.ones((cells, cells), np.float32)
     seen[top : top + side, left : left + side] = 0
     pictured = picture.copy()
-    pictured[seen.repeat(FACTOR, 0).repeat(FACTOR, 1) == 0] = _GREY
+    pictured[seen.repeat(factor, 0).repeat(factor, 1) == 0] = _GREY
     return Feature(kind="image", values=pictured, confidence=seen)
 
 
@@ -89,7 +92,7 @@ def _sense_view(scenario: Scenario) -> Sensed:
     garden, view = draw_view(request.rng_seed, size_px=request.size_px)
     now = garden.later(world.memory_days).render(view)
     seen = {
-        "sense": hide(now, world.hidden, request.rng_seed),
+        "sense": hide(now, world.hidden, request.rng_seed, factor=scenario.model.space.factor),
         "remember": Feature(
             kind="image", values=garden.render(view), age_s=world.memory_days * DAY_S
         ),
@@ -105,7 +108,7 @@ def _sense_view(scenario: Scenario) -> Sensed:
     )
 
 
-def _sense_panorama(scenario: Scenario, bundle: Bundle) -> Sensed:
+def _sense_panorama(scenario: Scenario, bundle: StoredModels) -> Sensed:
     from megdt.worlds.garden import Garden, View
 
     request, world, panorama = scenario.request, scenario.world, scenario.panorama

@@ -55,6 +55,7 @@ def run_study(
     out: Path,
     *,
     quick: bool,
+    model: str | None = None,
     progress: Callable[[str, int, int], None] | None,
     say: Callable[[str], None],
 ) -> Path:
@@ -64,6 +65,7 @@ def run_study(
         folder: Of the study.
         out: Folder for results.json, figures and report.html; made if it is not there.
         quick: With the small numbers of its [quick] table.
+        model: A pipeline or an autoencoder instead of the bundle's; the bundle where left out.
         progress: Told the study's name, and how much of it is done, where it counts.
         say: Told every other line that it prints, and all of them without `progress`.
 
@@ -71,9 +73,15 @@ def run_study(
         The report.
 
     Raises:
+        RequestError: If the study has models of its own.
         OutputError: If the folder cannot be made.
         StudyError: If the study, or its drawing, fails.
     """
+    takers = [n for n, place in list_studies().items() if _takes_model(place)]
+    if model is not None and not _takes_model(folder):
+        raise RequestError(
+            f"study {folder.name} is about the bundle's own models; --model is of {', '.join(takers)}"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,7 +89,8 @@ def run_study(
             f"cannot make folder {out} ({error.strerror}); choose another with --out"
         ) from error
     results = out / "results.json"
-    for line in _run(folder / "run.py", ["--out", str(results), *["--quick"] * quick]):
+    told = [*["--quick"] * quick, *(() if model is None else ("--model", model))]
+    for line in _run(folder / "run.py", ["--out", str(results), *told]):
         counted = _COUNTED.match(line)
         if counted is not None and progress is not None:
             progress(folder.name, int(counted[1]), int(counted[2]))
@@ -91,6 +100,10 @@ def run_study(
         for line in _run(folder / "plot.py", ["--results", str(results), "--out", str(out)]):
             say(line)
     return write_report(folder, out)
+
+
+def _takes_model(folder: Path) -> bool:
+    return '"--model"' in (folder / "run.py").read_text(encoding="utf-8")
 
 
 def _run(script: Path, arguments: Sequence[str]) -> Iterator[str]:

@@ -21,8 +21,7 @@ from megdt.sensing import sense
 from megdt.trial import load
 
 if TYPE_CHECKING:
-    from megdt.mechanisms.stages import StageProgress
-    from megdt.models.bundle import Bundle
+    from megdt.mechanisms.stages import StageProgress, StoredModels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +203,7 @@ def check_suits(task: Task, mechanism: str) -> None:
 def run_task(
     task: Task,
     scenario: Scenario,
-    bundle: Bundle,
+    bundle: StoredModels,
     *,
     picture: NDArray[np.uint8] | None = None,
     progress: StageProgress | None = None,

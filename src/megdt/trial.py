@@ -37,8 +37,7 @@ from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
 from megdt.sensing import sense
 
 if TYPE_CHECKING:
-    from megdt.mechanisms.stages import StageProgress
-    from megdt.models.bundle import Bundle
+    from megdt.mechanisms.stages import StageProgress, StoredModels
 
 BASELINES = ("webp", "avif", "jxl", "raw", "prompt")
 """The picture under an image codec in the channel uses that the seed took; raw pixels as analog
@@ -152,7 +151,11 @@ def check_drawable(scenario: Scenario) -> None:
 
 
 def generate(
-    scenario: Scenario, bundle: Bundle, *, baseline: str | None, progress: StageProgress | None
+    scenario: Scenario,
+    bundle: StoredModels,
+    *,
+    baseline: str | None,
+    progress: StageProgress | None,
 ) -> Trial:
     """Run a scenario; judge it against the picture decoded where its latent was made."""
     from megdt.models.cards import GENERATING
@@ -164,7 +167,7 @@ def generate(
 
 
 def transmit(
-    scenario: Scenario, picture: NDArray[np.uint8], bundle: Bundle, *, baseline: str | None
+    scenario: Scenario, picture: NDArray[np.uint8], bundle: StoredModels, *, baseline: str | None
 ) -> Trial:
     """Send a picture that is there already; judge what arrives against it.
 
@@ -180,7 +183,7 @@ def transmit(
     return _compare(_judge(scenario, result, picture), bundle, baseline)
 
 
-def demonstrate(scenario: Scenario, bundle: Bundle) -> tuple[Scenario, Result]:
+def demonstrate(scenario: Scenario, bundle: StoredModels) -> tuple[Scenario, Result]:
     """Run a scenario once, whatever it takes: who senses sees the scenario's world.
 
     Returns:
@@ -193,7 +196,7 @@ def demonstrate(scenario: Scenario, bundle: Bundle) -> tuple[Scenario, Result]:
     return sensed.scenario, sensed.scenario.run(bundle, done=sensed.done)
 
 
-def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
+def load(scenario: Scenario, bundle: StoredModels, names: Collection[str]) -> None:
     """Get models and codecs ready before anything runs, so that no stage is charged for it."""
     bundle.load(*names)
     mechanism = scenario.mechanism
@@ -227,7 +230,7 @@ def load(scenario: Scenario, bundle: Bundle, names: Collection[str]) -> None:
 
 
 def record(
-    scenario: Scenario, picture: NDArray[np.uint8], bundle: Bundle, path: Path
+    scenario: Scenario, picture: NDArray[np.uint8], bundle: StoredModels, path: Path
 ) -> dict[str, Any]:
     """Write a picture's seed as a SigMF recording instead of sending it.
 
@@ -295,7 +298,9 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
             "restore": plan.restore,
             "jscc_sha256": read_card()["sha256"],
         }
+    named = scenario.model.name is not None
     return {
+        **({"model": scenario.model.table()} if named else {}),
         "request": {
             "prompt": scenario.request.prompt,
             "size_px": scenario.request.size_px,
@@ -308,7 +313,7 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def receive(path: Path, bundle: Bundle) -> tuple[Outcome, NDArray[np.uint8] | None]:
+def receive(path: Path) -> tuple[Outcome, NDArray[np.uint8] | None]:
     """The picture of a recording, or None where it cannot be decoded.
 
     Raises:
@@ -320,7 +325,7 @@ def receive(path: Path, bundle: Bundle) -> tuple[Outcome, NDArray[np.uint8] | No
         return delivery.outcome, None
     seed = scenario.codec("seed").decode(delivery)
     noise_power = np.array([seed.noise_power], np.float32)
-    return "delivered", bundle.decode(seed.values[None], noise_power)[0]
+    return "delivered", scenario.model.load().decode(seed.values[None], noise_power)[0]
 
 
 def feature_uses(ledger: Ledger) -> int:
@@ -329,7 +334,7 @@ def feature_uses(ledger: Ledger) -> int:
 
 
 def _error_free(
-    scenario: Scenario, result: Result, bundle: Bundle, *, needed: bool
+    scenario: Scenario, result: Result, bundle: StoredModels, *, needed: bool
 ) -> NDArray[np.uint8]:
     """The picture of the latent, decoded where it was made; finished first, where it was noisy."""
     # The ES's last seed is the one that was drawn; what a UE draws of a sketch is its own.
@@ -342,7 +347,8 @@ def _error_free(
     if seeds:
         seed = seeds[-1]
         if _is_split(scenario):
-            seed = denoise_last(Job(request=scenario.request, models=bundle), seed)
+            prompt = Feature(kind="prompt", values=scenario.request.prompt)
+            seed = denoise_last(Job(request=scenario.request, models=bundle), seed, prompt)
         image: NDArray[np.uint8] = bundle.decode(seed.values[None])[0]
         return image
     if result.image is not None:
@@ -367,7 +373,7 @@ def _judge(scenario: Scenario, result: Result, error_free: NDArray[np.uint8]) ->
     return Trial(scenario=scenario, result=result, error_free=error_free, psnr_db=quality)
 
 
-def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
+def _compare(trial: Trial, bundle: StoredModels, baseline: str | None) -> Trial:
     if baseline is None:
         return trial
     scenario = trial.scenario
@@ -390,7 +396,7 @@ def _compare(trial: Trial, bundle: Bundle, baseline: str | None) -> Trial:
     return replace(trial, baseline=_judge_baseline(trial, other, result, bundle))
 
 
-def _judge_baseline(trial: Trial, other: Scenario, result: Result, bundle: Bundle) -> Trial:
+def _judge_baseline(trial: Trial, other: Scenario, result: Result, bundle: StoredModels) -> Trial:
     """Against the same picture as the trial, unless the baseline draws another one."""
     error_free = trial.error_free
     if _is_split(trial.scenario):

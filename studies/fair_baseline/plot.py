@@ -62,7 +62,8 @@ def find_best(curves: Curves, budget: str, metric: str) -> list[dict[str, Any]]:
 def draw_budget(axis: Axes, curves: Curves, budget: str, metric: str) -> None:
     draw(axis, curves[budget], metric, budget)
     for codec in CODECS:
-        draw(axis, curves[f"{codec} in the {budget}'s uses"], metric, codec)
+        if f"{codec} in the {budget}'s uses" in curves:
+            draw(axis, curves[f"{codec} in the {budget}'s uses"], metric, codec)
     axis.set(ylabel=NAMES[metric], ylim=LIMITS[metric])
 
 
@@ -86,6 +87,26 @@ def draw_differences(axis: Axes, differences: dict[str, Curves]) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
+def draw_own(found: Curves, path: Path) -> None:
+    """Photographs by an autoencoder of one's own."""
+    limits = {"psnr_db": (10, 46), "ms_ssim": (0.35, 1.02), "perceptual": (-0.02, 0.7)}
+    metrics = [name for name in limits if name in found["analog seed"][0]]
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(4.7 * len(metrics), 4.6), layout="constrained"
+    )
+    for axis, metric in zip(axes, metrics, strict=True):
+        draw_budget(axis, found, "analog seed", metric)
+        draw(axis, found["int8 seed"], metric, "int8 seed")
+        axis.set(xlabel="SNR (dB)", ylim=limits[metric])
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=10
+    )
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -94,7 +115,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="(default: beside the results)")
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
+    out = arguments.out or arguments.results.parent
     curves = results["curves"]
+    if "garden" not in curves["awgn"]:
+        draw_own(curves["awgn"]["photographs"], out / "figure.png")
+        return
     figure, axes = plt.subplots(4, 3, figsize=(14, 17), layout="constrained")
     for row, (name, title) in enumerate(SETS.items()):
         found = curves["awgn"][name]
@@ -135,7 +160,6 @@ def main() -> None:
         [entries[label] for label in shown], shown,
         loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10,
     )  # fmt: skip
-    out = arguments.out or arguments.results.parent
     figure.savefig(out / "figure.png", dpi=80)
 
 

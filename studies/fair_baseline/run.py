@@ -1,6 +1,10 @@
 """Send seeds and well-coded pictures over one real link, in equal channel uses, at every SNR.
 
-python studies/fair_baseline/run.py [--quick] [--out results.json]
+    python studies/fair_baseline/run.py [--quick] [--out results.json]
+
+An autoencoder of one's own, on photographs of one's own, without the generated pictures:
+
+    python studies/fair_baseline/run.py --model FOLDER --photographs FOLDER ... --out FILE
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,11 +31,12 @@ from megdt import __version__
 from megdt.link.adaptation import MCS_TABLES
 from megdt.link.radio import RadioLink
 from megdt.mechanisms.execute import air_rng
+from megdt.mechanisms.stages import StoredModels
 from megdt.models.bundle import Bundle
 from megdt.models.quality import ms_ssim, perceptual_distance, psnr_db
 from megdt.pictures import read_picture
 from megdt.records import Crossing, Feature, Packet, Part, Result
-from megdt.scenario import parse_scenario
+from megdt.scenario import Model, parse_scenario
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
 
@@ -111,6 +116,8 @@ class Subject:
     request: dict[str, Any]
     mechanisms: dict[str, str]
     """By what crosses."""
+    model: dict[str, Any]
+    """Whose latents they are."""
     done: dict[str, Part]
     """What was made before anything crosses, by what crosses."""
     known: dict[bytes, dict[str, float]] = field(default_factory=dict)
@@ -165,6 +172,7 @@ def generate_pictures(bundle: Bundle, settings: dict[str, Any]) -> list[Subject]
                 reference=picture,
                 request={"prompt": prompt, **wanted},
                 mechanisms={"seed": "es_to_ue", "image": "centralized", "recipe": "prompt_only"},
+                model={},
                 done={
                     "seed": Part(features=made),
                     "image": Part(features=shown),
@@ -175,18 +183,33 @@ def generate_pictures(bundle: Bundle, settings: dict[str, Any]) -> list[Subject]
     return subjects
 
 
-def read_photographs(bundle: Bundle, settings: dict[str, Any]) -> list[Subject]:
-    """The middle squares of photographs, each its own reference."""
-    subjects = []
-    for number, (package, file) in enumerate(PHOTOGRAPHS[: settings["photographs"]]):
+def find_photographs(settings: dict[str, Any], folders: Sequence[Path]) -> list[Path]:
+    """Those that packages bring, and those of folders."""
+    found = []
+    for package, file in PHOTOGRAPHS[: settings["photographs"]]:
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             sys.exit(
                 f"{package} is not installed, its photographs are needed: pip install 'megdt[studies]'"
             )
-        picture = read_picture(Path(spec.origin).parent / file, settings["size_px"])
+        found.append(Path(spec.origin).parent / file)
+    kinds = (".jpg", ".jpeg", ".webp")
+    more = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix in kinds]
+    # Packages bring the same picture in several sizes.
+    by_name = {path.stem: path for path in more}
+    return found + list(by_name.values())[: settings["more_photographs"]]
+
+
+def read_photographs(
+    models: StoredModels, settings: dict[str, Any], folders: Sequence[Path]
+) -> list[Subject]:
+    """The middle squares of photographs, each its own reference."""
+    subjects = []
+    for number, path in enumerate(find_photographs(settings, folders)):
+        file = path.name
+        picture = read_picture(path, settings["size_px"])
         sensed = {"sense": Feature(kind="image", values=picture)}
-        encoded = {"encode": Feature(kind="seed", values=bundle.encode(picture[None])[0])}
+        encoded = {"encode": Feature(kind="seed", values=models.encode(picture[None])[0])}
         subjects.append(
             Subject(
                 name=Path(file).stem,
@@ -194,6 +217,7 @@ def read_photographs(bundle: Bundle, settings: dict[str, Any]) -> list[Subject]:
                 reference=picture,
                 request={"prompt": Path(file).stem, "size_px": settings["size_px"]},
                 mechanisms={"seed": "ue_to_es", "image": "send_picture"},
+                model=settings["model"],
                 done={"seed": Part(features=sensed | encoded), "image": Part(features=sensed)},
             )
         )
@@ -227,7 +251,7 @@ def send(
     subject: Subject,
     link: dict[str, Any],
     course: int,
-    bundle: Bundle,
+    bundle: StoredModels,
     budget: Crossing | None,
 ) -> Result:
     """Send a subject under a scheme, within the channel uses of `budget` if there is one."""
@@ -237,6 +261,7 @@ def send(
         "plan": {"mechanism": subject.mechanisms[scheme.feature]},
         "codecs": {scheme.feature: scheme.codec},
         "link": link | ({"coding": "ideal"} if scheme.ideal else {}),
+        "model": subject.model,
     }
     scenario = parse_scenario(tables, source="study")
     done = subject.done[scheme.feature]
@@ -261,7 +286,7 @@ def compare(
     schemes: Sequence[Scheme],
     link: dict[str, Any],
     course: int,
-    bundle: Bundle,
+    bundle: StoredModels,
     metrics: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Quality and costs of every scheme, for one subject on one course of the channel."""
@@ -333,22 +358,32 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small numbers, for a test")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument("--model", help="whose autoencoder; the bundle's where left out")
+    parser.add_argument("--photographs", type=Path, nargs="+", default=[], metavar="FOLDER")
     arguments = parser.parse_args()
     settings = tomllib.loads((HERE / "study.toml").read_text())
     quick = settings.pop("quick")
+    own = settings.pop("own_model")
+    settings |= own if arguments.model else {}
     settings |= quick if arguments.quick else {}
     started = time.perf_counter()
-    bundle = PatientBundle()
-    sets = {
-        "garden": generate_pictures(bundle, settings),
-        "photographs": read_photographs(bundle, settings),
-    }
+    settings["model"] = {"name": arguments.model} if arguments.model else {}
+    sets: dict[str, list[Subject]] = {}
+    bundle: StoredModels
+    if arguments.model is None:
+        bundle = patient = PatientBundle()
+        sets["garden"] = generate_pictures(patient, settings)
+    else:
+        bundle = cast(StoredModels, Model(name=arguments.model).load())
+    sets["photographs"] = read_photographs(bundle, settings, arguments.photographs)
     codecs, metrics = settings["codecs"], settings["metrics"]
     within = in_uses_of(ANALOG, codecs)
-    bound = in_uses_of(ANALOG, codecs, ideal=True)
+    more: tuple[Scheme, ...] = (SEEDS[2], RAW, PROMPT, *in_uses_of(ANALOG, codecs, ideal=True))
+    if arguments.model is not None:
+        more = ()
     # channel, SNRs, courses of the channel, schemes
     plans = (
-        ("awgn", settings["snr_db"], 1, (*SEEDS, RAW, PROMPT, *within, *bound)),
+        ("awgn", settings["snr_db"], 1, (*SEEDS[:2], *within, *more)),
         (
             "rayleigh",
             settings["fading_snr_db"],
@@ -392,7 +427,7 @@ def main() -> None:
             seconds = time.perf_counter() - started
             print(f"{seconds:.0f} s, {seconds / units:.1f} s a picture and course", flush=True)
     found = {
-        "settings": settings,
+        "settings": {**settings, "model": bool(arguments.model)},
         "bundle_sha256": bundle.checksum,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, megdt {__version__}",
         "seconds": round(time.perf_counter() - started),

@@ -137,7 +137,8 @@ def test_steps_that_the_air_has_undone_are_run_again(bundle: Bundle) -> None:
         told.clear()
         job = Job(request=request, models=bundle, progress=lambda *step: told.append(step))
         feature = Feature(kind="seed", values=values, noise_power=noise_power)
-        level = denoise_last(job, feature).redrawn_from
+        prompt = Feature(kind="prompt", values=request.prompt)
+        level = denoise_last(job, feature, prompt).redrawn_from
         assert told == [(n + 1, len(told)) for n in range(len(told))]
         return len(told), level
 

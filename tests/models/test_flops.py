@@ -100,7 +100,11 @@ def test_the_counts_are_those_of_torch(bundle: Bundle) -> None:
 
 def test_the_student_is_counted_by_its_steps(bundle: Bundle) -> None:
     step = counted_by_torch(Student(), empty(1, 4, 32, 32), empty(1))
-    finish = lambda at: bundle.finish(latents(32), noise_power=0.0, steps=8, handoff_step=at)  # noqa: E731
+
+    def finish(at: int) -> None:
+        told: dict[str, Any] = {"noise_power": 0.0, "steps": 8, "guidance_scale": 1.0}
+        bundle.finish(latents(32), [""], [0], handoff_step=at, **told)
+
     assert spent(bundle, lambda: finish(5)) == 3 * step
     assert spent(bundle, lambda: finish(8)) == 0
 

@@ -64,11 +64,11 @@ def test_the_last_steps_are_torchs(
     handed = np.random.default_rng(0).standard_normal((1, 4, 32, 32)).astype(np.float32)
     told: list[tuple[int, int]] = []
     found, level = OnnxModels(precision=precision).finish(
-        handed, noise_power=noise_power, steps=24, handoff_step=18,
+        handed, [""], [0], noise_power=noise_power, steps=24, handoff_step=18, guidance_scale=1.0,
         progress=lambda step, steps: told.append((step, steps)),
     )  # fmt: skip
     wanted, wanted_level = torches.finish(
-        handed, noise_power=noise_power, steps=24, handoff_step=18
+        handed, [""], [0], noise_power=noise_power, steps=24, handoff_step=18, guidance_scale=1.0
     )
     assert level == pytest.approx(wanted_level, abs=1e-6)
     assert np.abs(found - wanted).max() < largest
@@ -103,7 +103,13 @@ def test_both_count_the_same_operations(torches: Bundle) -> None:
             *np.zeros((2, 2, 3), np.float32),
         ),
         lambda models: models.finish(
-            np.zeros((1, 4, 32, 32), np.float32), noise_power=0.1, steps=8, handoff_step=5
+            np.zeros((1, 4, 32, 32), np.float32),
+            [""],
+            [0],
+            noise_power=0.1,
+            steps=8,
+            handoff_step=5,
+            guidance_scale=1.0,
         ),
     ):
         before = ours.flops, torches.flops

@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 
 from megdt.errors import SessionError
+from megdt.mechanisms.stages import StoredModels
 from megdt.models.bundle import Bundle
 from megdt.models.onnx_models import OnnxModels
 from megdt.records import Ledger
 from megdt.runtime.limits import Limits
 from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
+from megdt.scenario import Model, parse_scenario
 from megdt.worlds.garden import draw_view
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
@@ -46,7 +48,7 @@ def bundle() -> Bundle:
 
 @asynccontextmanager
 async def served(
-    bundle: Bundle, *, port: int = 0, **more: Any
+    bundle: StoredModels, *, port: int = 0, **more: Any
 ) -> AsyncIterator[tuple[EdgeServer, int]]:
     es = EdgeServer(bundle, key="secret", **more)
     listening = socket.create_server(("127.0.0.1", port))
@@ -199,6 +201,35 @@ def test_an_es_fuses_what_it_has_seen_of_a_ue_with_what_that_sees(bundle: Bundle
         assert answer.features["agree"].values == "same"
         assert answer.made is not None
     assert b'megdt_gate_states_total{same="yes"} 2.0' in metrics
+
+
+def test_a_pipeline_on_both_ends_is_that_of_the_simulation(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers", reason="needs the extra diffusers")
+    pytest.importorskip("transformers", reason="needs the extra diffusers")
+    from tests.models.tiny_pipelines import write_pipeline
+
+    folders = write_pipeline("sd", tmp_path / "es"), write_pipeline("sd", tmp_path / "ue")
+    ours, theirs = (Model(name=str(folder)) for folder in folders)
+    tables = TABLES | {"plan": {"mechanism": "es_to_ue_steps"}}
+    shown = mint("secret", "anna")
+
+    async def run() -> Answer:
+        async with served(ours.load(), model=ours) as (_, port):
+            url = f"ws://127.0.0.1:{port}{PATH}"
+            # The bundle is another model.
+            async with ue_of(port, bundle) as other:
+                with pytest.raises(SessionError, match="give both the same --model"):
+                    await other.ask(TABLES)
+            async with Ue(url, token=shown, models=theirs.load(), model=theirs) as ue:
+                return await ue.ask({**tables, "model": theirs.table()})
+
+    answer = asyncio.run(run())
+    simulated = parse_scenario({**tables, "model": ours.table()}).run(ours.load())
+    assert answer.outcome == simulated.outcome == "delivered"
+    assert answer.made is not None
+    assert simulated.made is not None
+    np.testing.assert_array_equal(answer.made.values, simulated.made.values)
+    assert what(answer.ledger) == what(simulated.ledger)
 
 
 def test_who_waits_for_a_slow_ue_holds_up_no_other(bundle: Bundle) -> None:

@@ -284,7 +284,7 @@ def test_another_bundle_is_refused_with_both_checksums() -> None:
     assert isinstance(error, HandshakeError)
     assert error.code == "bundle"
     assert str(error) == (
-        f"the UE has the bundle {other}, the ES has {BUNDLE}; install the same megdt on both"
+        f"the UE has the bundle {other}, the ES has {BUNDLE}; install the same megdt on both, and give both the same --model"
     )
     assert len(wire.app.sessions) == 0
 

@@ -210,6 +210,8 @@ def test_what_does_not_come_by_the_deadline_is_late(bundle: Bundle) -> None:
         ({"link": {"channel": "trace:/etc/passwd"}}, "link.channel is 'trace:/etc/passwd'"),
         ({"devices": {"es": "/etc/passwd"}}, "devices.es is '/etc/passwd'"),
         ({"writer": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}, "writer.base_url is"),
+        ({"model": {"name": "/etc"}}, "each end is told its own"),
+        ({"model": {"dtype": "float32", "ue_autoencoder": "/etc"}}, "each end is told its own"),
     ],
 )
 def test_a_request_sends_nobody_to_files_or_servers(table: Tables, said: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,15 +11,14 @@ from megdt.cli.app import app
 from megdt.cli.options import (
     CodecOption,
     JsonOption,
+    ModelOption,
     RateOption,
     ScenarioOption,
     SetOption,
+    place_of,
     read_scenario,
 )
 from megdt.cli.output import print_json, progress_bar, write_text
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -37,6 +36,7 @@ def study(
             show_default=False,
         ),
     ] = None,
+    model: ModelOption = None,
 ) -> None:
     """Run a study of the source tree: results.json, figures, and report.html with all of it."""
     from megdt.pictures import free_name
@@ -49,6 +49,7 @@ def study(
             folder,
             target,
             quick=quick,
+            model=None if model is None else place_of(model),
             progress=progress,
             say=lambda line: typer.echo(line, err=True) if progress is None else None,
         )
@@ -96,6 +97,7 @@ def show_mechanism(
         Path | None,
         typer.Option(help="Also write the drawing as an SVG file.", show_default=False),
     ] = None,
+    model: ModelOption = None,
     codec: CodecOption = None,
     rate: RateOption = None,
     scenario: ScenarioOption = None,
@@ -110,15 +112,14 @@ def show_mechanism(
         request={},
         plan={"mechanism": name},
         defaults={"request": {"prompt": "a field of red poppies at sunset"}},
+        model=model,
         codec=codec,
         rate=rate,
         link={},
     )
     ledger = None
     if run:
-        from megdt.models.bundle import Bundle
-
-        wanted, result = trial.demonstrate(wanted, Bundle())
+        wanted, result = trial.demonstrate(wanted, wanted.model.load())
         ledger = result.ledger
     mechanism = wanted.mechanism
     typer.echo(f"{mechanism.name}: {mechanism.about}\n")

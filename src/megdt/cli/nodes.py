@@ -13,6 +13,7 @@ from megdt.cli.options import (
     LINK,
     CodecOption,
     JsonOption,
+    ModelOption,
     RateOption,
     ScenarioOption,
     SeedOption,
@@ -66,6 +67,8 @@ def serve(
         bool,
         typer.Option("--dev-cert", help="TLS by a certificate made now, signed by itself.", rich_help_panel=SECURITY),
     ] = False,
+    model: ModelOption = None,
+    settings: SetOption = None,
     origins: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +81,7 @@ def serve(
     import secrets
     import tempfile
 
-    from megdt.errors import SessionError
+    from megdt.errors import ScenarioError, SessionError
     from megdt.models.batching import BatchingBundle
     from megdt.runtime.edge_server import EdgeServer
     from megdt.runtime.serving import Server, address, listen, log_to_stderr, session_url
@@ -87,9 +90,20 @@ def serve(
     if (certificate is None) != (certificate_key is None):
         raise SessionError("TLS needs a certificate and its key; give --cert and --cert-key")
     secret = key or secrets.token_urlsafe(24)
-    models = BatchingBundle(largest=workers)
-    es = EdgeServer(models, key=secret, workers=workers, origins=tuple(origins or ()))
-    models.watch = es.metrics.batch.observe
+    others = [told for told in settings or [] if not told.startswith("model.")]
+    if others:
+        raise ScenarioError(
+            f"--set {others[0]}: of a scenario, a server knows [model] alone, UEs send the rest; give it to "
+            "megdt ue"
+        )
+    ours = read_scenario(None, settings, defaults={"request": {"prompt": "?"}}, model=model).model
+    batching = BatchingBundle(largest=workers) if ours.name is None else None
+    es = EdgeServer(
+        batching or ours.load(), model=ours, key=secret, workers=workers,
+        origins=tuple(origins or ()),
+    )  # fmt: skip
+    if batching is not None:
+        batching.watch = es.metrics.batch.observe
     listening = listen(host, port)
     if log:
         log_to_stderr()
@@ -104,8 +118,10 @@ def serve(
         base = address(listening, secure=pair is not None)
         token = mint(secret, "ue", lifetime_s=token_s)
         server = Server(es, certificate=pair, drain_s=drain_s)
-        typer.echo(f"megdt ue PROMPT --server {session_url(base)} --token {token}")
-        typer.echo(f"a browser as a UE: {base}/ue/#token={token}")
+        named = "" if ours.name is None else f" --model {ours.name}"
+        typer.echo(f"megdt ue PROMPT --server {session_url(base)} --token {token}{named}")
+        if ours.name is None:
+            typer.echo(f"a browser as a UE: {base}/ue/#token={token}")
         server.run(sockets=[listening])
 
 
@@ -150,6 +166,7 @@ def ue(
             rich_help_panel=SECURITY, show_default=False,
         ),
     ] = None,
+    model: ModelOption = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -215,7 +232,7 @@ def ue(
     wanted = read_scenario(
         scenario, settings,
         defaults={} if mechanism is None else {"plan": {"mechanism": mechanism}},
-        request={"prompt": prompt or "what the camera sees", "size_px": size, "rng_seed": rng_seed}, codec=codec, rate=rate,
+        model=model, request={"prompt": prompt or "what the camera sees", "size_px": size, "rng_seed": rng_seed}, codec=codec, rate=rate,
         link={"snr_db": snr_db, "channel": None if network else channel},
     )  # fmt: skip
     tables = wanted.table()
@@ -226,11 +243,16 @@ def ue(
     pixels = None if picture is None else read_picture(picture, wanted.request.size_px)
     device = load_profile(wanted.devices.ue)
     chosen = check_precision(precision) if precision is not None else device.precision
+    if precision is not None and wanted.model.name is not None:
+        raise RequestError(
+            f"--precision {precision} is of the bundle's networks; leave it out, and set model.dtype"
+        )
+    models = OnnxModels(precision=chosen) if wanted.model.name is None else wanted.model.load()
     shown = token if token is not None else partial(mint, key or "", name, lifetime_s=60.0)
 
     async def ask() -> Answer:
         async with Ue(
-            server, token=shown, models=OnnxModels(precision=chosen), device=device,
+            server, token=shown, models=models, model=wanted.model, device=device,
             tls=None if trust is None else trust_certificate(trust),
         ) as node:  # fmt: skip
             return await node.ask(tables, picture=pixels, deadline_s=deadline_s)

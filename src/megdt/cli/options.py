@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 LINK, FILES = "Link", "Scenario and output"
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="A diffusers pipeline that generates instead: a folder, or a name on the Hugging Face hub, as stabilityai/sd-turbo.",
+        show_default=False,
+    ),
+]
 SnrOption = Annotated[
     float | None,
     typer.Option(
@@ -98,7 +106,7 @@ ScenarioOption = Annotated[
     Path | None,
     typer.Option(
         "--scenario",
-        help="TOML file with tables request, plan, codecs, link, devices, world, writer, video.",
+        help="TOML file with tables request, plan, codecs, link, devices, model, world, writer, video.",
         show_default=False,
         rich_help_panel=FILES,
     ),
@@ -119,11 +127,17 @@ JsonOption = Annotated[
 ]
 
 
+def place_of(model: str) -> str:
+    """What --model names, so that it is found from other folders too."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
 def read_scenario(
     path: Path | None,
     settings: list[str] | None,
     *,
     defaults: dict[str, dict[str, Any]] | None = None,
+    model: str | None = None,
     codec: str | None = None,
     rate: float | None = None,
     **options: dict[str, Any],
@@ -138,6 +152,8 @@ def read_scenario(
     for table, values in options.items():
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
+    if model is not None:
+        tables["model"] = {**tables.get("model", {}), "name": place_of(model)}
     source = str(path) if path is not None else "command line"
     tables = choose_codec(tables, codec, rate, source=source)
     return parse_scenario(tables, source=source)

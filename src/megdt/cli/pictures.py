@@ -18,6 +18,7 @@ from megdt.cli.options import (
     CodingOption,
     CompareOption,
     JsonOption,
+    ModelOption,
     PowerOption,
     RateOption,
     ScenarioOption,
@@ -41,6 +42,7 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="What to draw, in your own words.", show_default=False)
     ] = None,
+    model: ModelOption = None,
     size: SizeOption = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps. (default: 24)")] = None,
     guidance: Annotated[
@@ -98,6 +100,7 @@ def generate(
             "rng_seed": rng_seed,
         },
         plan={"mechanism": mechanism, "mode": mode},
+        model=model,
         codec=codec,
         rate=rate,
         link={
@@ -120,18 +123,12 @@ def generate(
         if target is not None:
             check_writable(target)
 
-    from megdt.models.bundle import Bundle
-    from megdt.models.text_encoder import MAX_WORDS, split_words
-
-    count = len(split_words(wanted.request.prompt, limit=None))
-    if count == 0:
-        typer.echo("note: the prompt has no word in Latin letters; any meadow may come", err=True)
-    elif count > MAX_WORDS:
-        typer.echo(f"note: the first {MAX_WORDS} of {count} words are read", err=True)
-    bundle = Bundle()
-    data = report.recall_data(wanted, bundle)
+    models = wanted.model.load()
+    if wanted.model.name is None:
+        _note_words(wanted.request.prompt)
+    data = report.recall_data(wanted, models)
     with progress_bar() as progress:
-        outcome = trial.generate(wanted, bundle, baseline=baseline, progress=progress)
+        outcome = trial.generate(wanted, models, baseline=baseline, progress=progress)
     if outcome.result.image is not None:
         save_picture(path, outcome.result.image, data)
     _finish(outcome, path, figure_path, as_json=as_json)
@@ -142,6 +139,7 @@ def transmit(
     picture: Annotated[
         Path, typer.Argument(help="Any picture that Pillow reads.", show_default=False)
     ],
+    model: ModelOption = None,
     size: SizeOption = None,
     rng_seed: SeedOption = None,
     codec: CodecOption = None,
@@ -190,6 +188,7 @@ def transmit(
         plan={"mode": mode},
         # What is sent need not be a garden, which is all that the denoiser could draw anew.
         defaults={"plan": {"mechanism": "ue_to_es", "restore": False}},
+        model=model,
         codec=codec,
         rate=rate,
         link={
@@ -214,11 +213,9 @@ def transmit(
     pixels = read_picture(picture, wanted.request.size_px)
     path = out if out is not None else free_name(Path(f"{picture.stem}-received.png"))
     figure_path = path.with_name(f"{path.stem}-compare.png") if compare else None
-
-    from megdt.models.bundle import Bundle
-
+    models = wanted.model.load()
     if record is not None:
-        written = trial.record(wanted, pixels, Bundle(), record)
+        written = trial.record(wanted, pixels, models, record)
         if as_json:
             print_json(written)
         else:
@@ -230,7 +227,7 @@ def transmit(
     for target in (path, figure_path, *_beside(path, wanted).values()):
         if target is not None:
             check_writable(target)
-    outcome = trial.transmit(wanted, pixels, Bundle(), baseline=baseline)
+    outcome = trial.transmit(wanted, pixels, models, baseline=baseline)
     if outcome.result.image is not None:
         save_picture(path, outcome.result.image)
     _finish(outcome, path, figure_path, as_json=as_json)
@@ -251,12 +248,11 @@ def receive(
 ) -> None:
     """Decode a RECORDING that megdt transmit --record wrote, wherever it has been since."""
     from megdt import trial
-    from megdt.models.bundle import Bundle
     from megdt.pictures import check_writable, free_name, save_picture
 
     path = out if out is not None else free_name(Path(f"{recording.stem}-received.png"))
     check_writable(path)
-    outcome, image = trial.receive(recording, Bundle())
+    outcome, image = trial.receive(recording)
     if image is not None:
         save_picture(path, image)
     if as_json:
@@ -282,17 +278,15 @@ def recall(
 ) -> None:
     """Make the same picture again from the data inside PICTURE, and say whether it is the same."""
     from megdt import report, trial
-    from megdt.models.bundle import Bundle
     from megdt.pictures import check_writable, read_recall, save_picture
 
     pixels, made = read_recall(picture)
-    bundle = Bundle()
-    wanted = report.recalled_scenario(made, bundle, picture)
+    wanted, models = report.recalled_scenario(made, picture)
     path = out if out is not None else picture.with_name(f"{picture.stem}-recalled.png")
     check_writable(path)
-    data = report.recall_data(wanted, bundle)
+    data = report.recall_data(wanted, models)
     with progress_bar() as progress:
-        outcome = trial.generate(wanted, bundle, baseline=None, progress=progress)
+        outcome = trial.generate(wanted, models, baseline=None, progress=progress)
     image = outcome.result.image
     if image is None:
         typer.echo(f"{picture}: its seed was {outcome.outcome} this time, no picture", err=True)
@@ -307,6 +301,17 @@ def recall(
         typer.echo(f"{path}: differs from {picture}: {report.explain_difference(made, data)}")
     if not same:
         raise typer.Exit(1)
+
+
+def _note_words(prompt: str) -> None:
+    """Say what of a prompt the bundle does not read."""
+    from megdt.models.text_encoder import MAX_WORDS, split_words
+
+    count = len(split_words(prompt, limit=None))
+    if count == 0:
+        typer.echo("note: the prompt has no word in Latin letters; any meadow may come", err=True)
+    elif count > MAX_WORDS:
+        typer.echo(f"note: the first {MAX_WORDS} of {count} words are read", err=True)
 
 
 def _beside(path: Path, scenario: Scenario) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from megdt.cli.options import (
     CodecOption,
     CodingOption,
     JsonOption,
+    ModelOption,
     RateOption,
     ScenarioOption,
     SeedOption,
@@ -49,6 +50,7 @@ def run(
     ues: Annotated[
         int | None, typer.Option(help="Cameras, where there are many. (default: 4)")
     ] = None,
+    model: ModelOption = None,
     size: SizeOption = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps. (default: 24)")] = None,
     rng_seed: SeedOption = None,
@@ -86,6 +88,7 @@ def run(
         defaults=tasks.defaults(chosen),
         request={"prompt": prompt, "size_px": size, "steps": steps, "rng_seed": rng_seed},
         plan={"mechanism": mechanism},
+        model=model,
         codec=codec,
         rate=rate,
         link={
@@ -100,7 +103,6 @@ def run(
     for note in tasks.list_unread(wanted, prompt=prompt is not None, ues=ues is not None):
         typer.echo(f"note: {note}", err=True)
 
-    from megdt.models.bundle import Bundle
     from megdt.pictures import free_name, read_picture
 
     pixels = None if picture is None else read_picture(picture, wanted.request.size_px)
@@ -108,7 +110,9 @@ def run(
     path = out if out is not None else free_name(Path(f"{chosen.name}.{suffix}"))
     files = showing.name_files(wanted, path)
     with progress_bar() as progress:
-        done = tasks.run_task(chosen, wanted, Bundle(), picture=pixels, progress=progress)
+        done = tasks.run_task(
+            chosen, wanted, wanted.model.load(), picture=pixels, progress=progress
+        )
     written = showing.save_shown(done, path, files)
     if as_json:
         print_json(showing.as_json(done, written))

@@ -20,7 +20,15 @@ from megdt.codecs import Codec
 from megdt.errors import MechanismError, MissedError
 from megdt.link import Link
 from megdt.link.energy import DeviceProfile
-from megdt.mechanisms.stages import Edge, Job, Mechanism, Models, Stage, StageProgress
+from megdt.mechanisms.stages import (
+    Edge,
+    Job,
+    Mechanism,
+    Models,
+    Stage,
+    StageProgress,
+    models_at,
+)
 from megdt.records import (
     Computation,
     Crossing,
@@ -94,7 +102,8 @@ class Execution:
             MechanismError: If it makes another kind of feature than it says.
         """
         tell = partial(self.progress, stage.name) if self.progress is not None else None
-        job = Job(request=self.request, models=self.models, side=stage.side, progress=tell)
+        models = models_at(self.models, stage.side)
+        job = Job(request=self.request, models=models, side=stage.side, progress=tell)
         with _Watch(self.models) as watch:
             feature = stage.run(job, *inputs)
         if feature is not None and feature.kind != stage.makes:

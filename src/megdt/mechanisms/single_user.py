@@ -80,13 +80,16 @@ def enlarge(job: Job, seed: Feature, prompt_embeds: Feature, *awaited: Feature) 
     return Feature(kind="seed", values=latents[0])
 
 
-def denoise_last(job: Job, seed: Feature) -> Feature:
+def denoise_last(job: Job, seed: Feature, prompt: Feature) -> Feature:
     """The steps that are left, and those that the noise of the air has undone."""
     latents, level = job.models.finish(
         seed.values[None],
+        [prompt.values],
+        [job.request.rng_seed],
         noise_power=seed.noise_power,
         steps=job.request.steps,
         handoff_step=job.request.es_steps,
+        guidance_scale=job.request.guidance_scale,
         progress=job.progress,
     )
     redrawn_from = level if seed.noise_power else 0.0
@@ -286,12 +289,15 @@ ES_TO_UE = Mechanism(
 
 ES_TO_UE_STEPS = Mechanism(
     name="es_to_ue_steps",
-    about="E2U split among the denoising steps: the ES runs the first, the noisy seed crosses the air, the UE's student runs the last, the noise of the air with them.",
+    about="E2U split among the denoising steps: the ES runs the first, the noisy seed crosses the air, the UE's student, or a pipeline's own denoiser, runs the last, the noise of the air with them.",
     stages=(
         Stage(name="ask", side=Side.UE, makes="prompt", run=ask),
         Stage(name="embed", side=Side.ES, inputs=("ask",), makes="prompt_embeds", run=embed),
         Stage(name="denoise_first", side=Side.ES, inputs=("embed",), makes="seed", run=denoise_first),
-        Stage(name="denoise_last", side=Side.UE, inputs=("denoise_first",), makes="seed", run=denoise_last),
+        Stage(
+            name="denoise_last", side=Side.UE, inputs=("denoise_first", "ask"), makes="seed",
+            run=denoise_last,
+        ),
         Stage(name="decode", side=Side.UE, inputs=("denoise_last",), makes="image", run=decode),
     ),
 )  # fmt: skip

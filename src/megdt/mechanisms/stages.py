@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +61,13 @@ class Models(Protocol):
     def finish(
         self,
         latents: NDArray[np.float32],
+        prompts: Sequence[str],
+        rng_seeds: Sequence[int],
         *,
         noise_power: float,
         steps: int,
         handoff_step: int,
+        guidance_scale: float,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[NDArray[np.float32], float]:
         """[batch, latent_channels, height, width], and the noise level that they came at"""
@@ -122,6 +125,33 @@ class Models(Protocol):
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[batch, latent_channels, height, width]"""
         ...
+
+
+class StoredModels(Models, Protocol):
+    """Sub-models that lie in files, which name them."""
+
+    @property
+    def checksum(self) -> str:
+        """Of what makes a picture."""
+        ...
+
+    def load(self, *names: str) -> None:
+        """Read some now, by the names of the bundle's, so that no stage is charged for it."""
+        ...
+
+
+@runtime_checkable
+class SidedModels(Protocol):
+    """Sub-models of which sides have their own."""
+
+    def at(self, side: Side) -> Models:
+        """Those of a side."""
+        ...
+
+
+def models_at(models: Models, side: Side) -> Models:
+    """What a side generates with."""
+    return models.at(side) if isinstance(models, SidedModels) else models
 
 
 @dataclass(frozen=True, kw_only=True)

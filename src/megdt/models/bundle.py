@@ -170,24 +170,31 @@ class Bundle(Cards):
     def finish(
         self,
         latents: NDArray[np.float32],
+        prompts: Sequence[str],
+        rng_seeds: Sequence[int],
         *,
         noise_power: float,
         steps: int,
         handoff_step: int,
+        guidance_scale: float,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[NDArray[np.float32], float]:
         """Run the last denoising steps with the student, as its guidance and without a prompt.
 
         Args:
             latents: As `denoise` handed them over. [batch, 4, 32, 32]
+            prompts: Not read: the student has learnt to go on from the latents alone.
+            rng_seeds: Not read: nothing is left to chance.
             noise_power: Mean square of the noise that the air has left on them since.
             steps: Denoising steps of the whole generation.
             handoff_step: How many of them have been run.
+            guidance_scale: Not read: the student goes as guidance would.
             progress: Told the steps done and the steps in all.
 
         Returns:
             [batch, 4, 32, 32], and the noise level from which they were denoised.
         """
+        del prompts, rng_seeds, guidance_scale
         batch = torch.tensor(latents, device=self.device)
         given, level = take_from_air(batch, noise_power, handoff_level(steps, handoff_step))
         finished = finish_latents(self._student, given, level, steps=steps, progress=progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -116,13 +116,17 @@ class OnnxModels(Cards):
     def finish(
         self,
         latents: NDArray[np.float32],
+        prompts: Sequence[str],
+        rng_seeds: Sequence[int],
         *,
         noise_power: float,
         steps: int,
         handoff_step: int,
+        guidance_scale: float,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[NDArray[np.float32], float]:
         """The last denoising steps, by the student; see `Bundle.finish`."""
+        del prompts, rng_seeds, guidance_scale
         handed, sigmas = _plan_steps(noise_power, steps, handoff_step)
         x = latents * np.float32(handed)
         for index, (now, then) in enumerate(pairwise(sigmas)):

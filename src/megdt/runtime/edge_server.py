@@ -56,7 +56,8 @@ from megdt.runtime.views import Views
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from megdt.models.bundle import Bundle
+    from megdt.mechanisms.stages import StoredModels
+    from megdt.scenario import Model
 
 KEPT = 32
 """Requests that are remembered with what was made here, for those who look."""
@@ -107,6 +108,7 @@ class EdgeServer:
 
     Args:
         models: Of the ES.
+        model: Whose they are; the bundle's where left out.
         key: That its tokens are made with; see `tokens.mint`.
         workers: Requests that compute at once.
         limits: Of this end.
@@ -115,10 +117,10 @@ class EdgeServer:
     """
 
     def __init__(
-        self, models: Bundle, *, key: str, workers: int = 1, limits: Limits | None = None,
-        origins: tuple[str, ...] = (),
+        self, models: StoredModels, *, key: str, model: Model | None = None, workers: int = 1,
+        limits: Limits | None = None, origins: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        self.models, self.key, self.origins = models, key, origins
+        self.models, self.model, self.key, self.origins = models, model, key, origins
         self.begun = 0
         """Requests whose ES side was begun; one that comes again is not."""
         self.sessions = Sessions(bundle=models.checksum, limits=limits)
@@ -294,7 +296,7 @@ class EdgeServer:
         log.info("request", extra=told)
 
     def _run(self, job: Job, rate_bytes_s: Callable[[], float | None]) -> Callable[[], None]:
-        asked = parse_request(job.generation.tables)
+        asked = parse_request(job.generation.tables, self.model)
         scenario = asked.scenario
         job.mechanism, job.prompt = scenario.mechanism.name, scenario.request.prompt
         with self._turns:

@@ -25,7 +25,7 @@ def check_peer(
     if greeting.bundle != bundle:
         raise HandshakeError(
             f"the {there} has the bundle {greeting.bundle}, the {here} has {bundle}; install the "
-            "same megdt on both",
+            "same megdt on both, and give both the same --model",
             code="bundle",
         )
 

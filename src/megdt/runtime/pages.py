@@ -58,12 +58,13 @@ class Guarded:
         await self._app(scope, receive, told)
 
 
-def add_pages(app: FastAPI, bundle: str) -> None:
+def add_pages(app: FastAPI) -> None:
     """Let an application show the pages.
+
+    They run the bundle's models: a server of others tells a browser so when it greets.
 
     Args:
         app: Of `make_app`.
-        bundle: Checksum of the server's models.
     """
     for suffix, kind in _TYPES.items():
         mimetypes.add_type(kind, suffix)
@@ -72,7 +73,7 @@ def add_pages(app: FastAPI, bundle: str) -> None:
     files = {*(f"{name}.safetensors" for name in _SERVED), *graphs}
     facts = models.facts
     told = {
-        "bundle": bundle,
+        "bundle": models.checksum,
         "device": asdict(load_profile(DEVICE)),
         "weights": {name: facts[name]["weights_sha256"] for name in _SERVED},
         "models": {

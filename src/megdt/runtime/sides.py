@@ -35,7 +35,7 @@ from megdt.records import (
 )
 from megdt.runtime.events import FeatureArrived
 from megdt.runtime.messages import Tables
-from megdt.scenario import Scenario, parse_scenario
+from megdt.scenario import Model, Scenario, parse_scenario
 
 Send = Callable[[Edge, Packet | Delivery], None]
 """Hands what crosses an edge to the driver; called in the thread of the stages."""
@@ -155,14 +155,27 @@ class Post:
         self.check()
 
 
-def parse_request(tables: Tables) -> Asked:
+def parse_request(tables: Tables, model: Model | None = None) -> Asked:
     """What a request's tables say; of what another machine has sent, nothing is opened.
+
+    Args:
+        tables: Of a scenario.
+        model: Whose sub-models this end has; the bundle's where left out.
 
     Raises:
         ScenarioError: If they are no scenario.
-        SessionError: If it names a file or a server, or takes more sides than the ES and one UE.
+        SessionError: If it names a file, a server or another model, or takes more sides than the ES and
+            one UE.
     """
     _check_places(tables)
+    own, named = (model or Model()).table(), dict(_entries(tables, "model"))
+    if named not in ({}, own):
+        raise SessionError(
+            f"the request says [model] {named}, and this end has {own}; each end is told its own, so leave "
+            "the table out",
+            code="request",
+        )
+    tables = {**tables, "model": own}
     network = dict(_entries(tables, "link")).get("channel") == NETWORK
     if network:
         radio = [key for key, _ in _entries(tables, "link") if key != "channel"]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,12 @@ except ImportError:
 
 if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
+    from megdt.models.diffusers_adapter import DiffusersModels
     from megdt.models.onnx_models import OnnxModels
+    from megdt.models.tiny_autoencoder import TinyAutoencoder
+    from megdt.scenario import Model
+
+UeModels: TypeAlias = "Bundle | OnnxModels | DiffusersModels | TinyAutoencoder"
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waited before each attempt to connect again; the last from then on."""
@@ -66,15 +71,17 @@ class Ue:
         token: That the server has minted, or who mints one for each connection.
         tls: What is known of the server's certificate; the system's where left out.
         models: Of this UE.
+        model: Whose they are; the bundle's where left out.
         device: What this UE is; a phone where left out.
         limits: Of this end.
     """
 
     def __init__(
-        self, url: str, *, token: str | Callable[[], str], models: Bundle | OnnxModels, device: DeviceProfile | None = None,
-        limits: Limits | None = None, tls: ssl.SSLContext | None = None,
+        self, url: str, *, token: str | Callable[[], str], models: UeModels,
+        model: Model | None = None, device: DeviceProfile | None = None, limits: Limits | None = None, tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         self.url, self._token, self._tls, self.models = url, token, tls, models
+        self._model = model
         self._begin = partial(
             UeSession, bundle=models.checksum, device=device or load_profile("phone"), limits=limits
         )
@@ -124,7 +131,9 @@ class Ue:
             SessionError: If there is no answer, and why.
             MegdtError: If the tables are no scenario, or this side's stages fail.
         """
-        asked, key = parse_request(tables), key or secrets.token_hex(8)
+        asked, key = parse_request(tables, self._model), key or secrets.token_hex(8)
+        # The server has its own, of the same checksum.
+        tables = {name: table for name, table in tables.items() if name != "model"}
         until_s = clock() + deadline_s
         while True:
             left_s = until_s - clock()

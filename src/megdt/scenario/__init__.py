@@ -1,6 +1,6 @@
 """Scenarios: the one place that turns TOML, and options of the command line, into objects.
 
-A scenario has eight tables. Every key is a field of the dataclass named here, which holds its
+A scenario has nine tables. Every key is a field of the dataclass named here, which holds its
 default and its meaning:
 
     [request]  records.Request       prompt, size_px, steps, guidance_scale, strength, ...
@@ -12,6 +12,7 @@ default and its meaning:
     [devices]  settings.Devices      es, ue
     [world]    settings.World        ues, spacing_m, memory_days, hidden
     [writer]   settings.Writer       base_url, model, max_tokens, timeout_s
+    [model]    settings.Model        name, dtype, scheduler, ue_autoencoder
 
 To add a mechanism or a codec, add it to the dict in `scenario/scenario.py`.
 """
@@ -29,7 +30,7 @@ from megdt.scenario.scenario import (
     sketch_size_px,
     told_snr_db,
 )
-from megdt.scenario.settings import Devices, World, Writer
+from megdt.scenario.settings import Devices, Model, World, Writer
 from megdt.scenario.tables import choose_codec, parse_scenario
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "MECHANISMS",
     "NOISE_CODECS",
     "Devices",
+    "Model",
     "Scenario",
     "World",
     "Writer",

@@ -62,7 +62,7 @@ from megdt.mechanisms.single_user import (
 )
 from megdt.mechanisms.stages import Mechanism, Models, StageProgress
 from megdt.mechanisms.video import Video, video_parallel, video_sequential
-from megdt.models import FACTOR, LATENT_CHANNELS
+from megdt.models import FACTOR
 from megdt.models.writing import ServedModels
 from megdt.records import (
     MIN_SIZE_PX,
@@ -78,7 +78,7 @@ from megdt.records import (
     Side,
     Style,
 )
-from megdt.scenario.settings import Devices, World, Writer
+from megdt.scenario.settings import Devices, Model, World, Writer
 from megdt.worlds.scene import VIEW_EXTENT_M
 
 MechanismFactory = Callable[["Scenario"], Mechanism]
@@ -120,6 +120,19 @@ MECHANISMS: dict[str, MechanismFactory] = {
     ),
     "coordinated": lambda scenario: coordinated(scenario.panorama, fusion=scenario.plan.fusion),
 }
+
+OF_PIPELINES = (
+    ES_TO_UE,
+    ES_TO_UE_STEPS,
+    CENTRALIZED,
+    PROMPT_ONLY,
+    UE_TO_ES,
+    SEND_PICTURE,
+    SEQUENTIAL,
+)
+"""Mechanisms that ask for nothing but what every pipeline can do."""
+OF_AUTOENCODERS = (UE_TO_ES, SEND_PICTURE)
+"""Those that ask for nothing but to encode and to decode."""
 
 MANY_USERS = ("individual", "decentralized", "coordinated")
 
@@ -362,6 +375,7 @@ class Scenario:
     chosen_shares: tuple[Share, ...] | None = None
     """Who sends what to whom under `decentralized`; as if nothing were hidden where left out."""
     writer: Writer = field(default_factory=Writer)
+    model: Model = field(default_factory=Model)
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -438,8 +452,9 @@ class Scenario:
     @property
     def view_shape(self) -> tuple[int, int, int]:
         """Of one view's seed. [latent_channels, height, width]"""
-        side = self.request.size_px // FACTOR
-        return LATENT_CHANNELS, side, side
+        space = self.model.space
+        side = self.request.size_px // space.factor
+        return space.channels, side, side
 
     @property
     def seed_shape(self) -> tuple[int, int, int]:
@@ -519,6 +534,7 @@ class Scenario:
             "video": asdict(self.video),
             "world": asdict(self.world),
             "writer": asdict(self.writer),
+            "model": asdict(self.model),
         }
         parts["codecs"] = parts["plan"].pop("codecs")
         # TOML has no null: what is left out is None.

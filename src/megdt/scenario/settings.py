@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from megdt.errors import ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
+from megdt.models.pretrained import LatentSpace, find_folder, is_autoencoder, read_space
 from megdt.models.writing import ServerWriter
 from megdt.records import (
     Side,
 )
+
+if TYPE_CHECKING:
+    from megdt.models.bundle import Bundle
+    from megdt.models.diffusers_adapter import DiffusersModels
+    from megdt.models.tiny_autoencoder import TinyAutoencoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,77 @@ class World:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ScenarioError(f"[world] {name} is {value}, it goes from {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Whose sub-models generate: the bundle's, or a pipeline's; see `models.diffusers_adapter`.
+
+    Raises:
+        ScenarioError: If something is chosen of a pipeline and none is named.
+        BundleError: If there is no such pipeline.
+    """
+
+    name: str | None = None
+    """Of a folder, or on the Hugging Face hub; the bundle where left out."""
+    dtype: str = "float32"
+    scheduler: str | None = None
+    """The pipeline's own where left out."""
+    ue_autoencoder: str | None = None
+    """Folder or hub name of another autoencoder for the UE, such as a tiny one."""
+
+    def __post_init__(self) -> None:
+        for key in ("scheduler", "ue_autoencoder"):
+            value = getattr(self, key)
+            if self.name is None and value is not None:
+                raise ScenarioError(
+                    f"[model] {key} is {value!r} and no pipeline is named; set model.name to one, or "
+                    f"leave model.{key} out"
+                )
+        _ = self.space
+        if self.is_autoencoder:
+            for key in ("scheduler", "ue_autoencoder"):
+                if (value := getattr(self, key)) is not None:
+                    raise ScenarioError(
+                        f"[model] {key} is {value!r}, and {self.name} is an autoencoder alone; leave "
+                        f"model.{key} out"
+                    )
+
+    def table(self) -> dict[str, Any]:
+        """Its keys, without those that are left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @cached_property
+    def space(self) -> LatentSpace:
+        """What its latents are."""
+        return LatentSpace() if self.name is None else read_space(find_folder(self.name))
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether nothing is named but an autoencoder, which draws no picture."""
+        return self.name is not None and is_autoencoder(find_folder(self.name))
+
+    def load(self) -> Bundle | DiffusersModels | TinyAutoencoder:
+        """The sub-models; their weights are read when they are first used.
+
+        Raises:
+            BundleError: If the pipeline cannot be split.
+            MissingExtraError: If what they need is not installed.
+        """
+        if self.name is None:
+            from megdt.models.bundle import Bundle
+
+            return Bundle()
+        if self.is_autoencoder:
+            from megdt.models.tiny_autoencoder import TinyAutoencoder
+
+            return TinyAutoencoder(self.name)
+        from megdt.models.diffusers_adapter import DiffusersModels
+
+        return DiffusersModels(
+            self.name, dtype=self.dtype, scheduler=self.scheduler,
+            ue_autoencoder=self.ue_autoencoder,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,12 +35,14 @@ from megdt.scenario.scenario import (
     DEFAULT_CODECS,
     MECHANISMS,
     NOISE_CODECS,
+    OF_AUTOENCODERS,
+    OF_PIPELINES,
     Scenario,
     sketch_size_px,
 )
-from megdt.scenario.settings import Devices, World, Writer
+from megdt.scenario.settings import Devices, Model, World, Writer
 
-TABLES = ("request", "plan", "codecs", "link", "devices", "video", "world", "writer")
+TABLES = ("request", "plan", "codecs", "link", "devices", "video", "world", "writer", "model")
 
 
 SKETCHING = {ES_TO_UE.name: ES_TO_UE_SKETCH.name, UE_TO_ES.name: UE_TO_ES_SKETCH.name}
@@ -134,7 +136,7 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     """Make a scenario of its tables.
 
     Args:
-        tables: request, plan, codecs, link, devices, video, world, writer; each may be left out but request.prompt.
+        tables: request, plan, codecs, link, devices, video, world, writer, model; each may be left out but request.prompt.
         source: What to call the tables in errors, such as a file's name.
 
     Raises:
@@ -167,6 +169,9 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     devices.profiles((Side.ES, Side.UE))  # an unknown one is said before anything runs
     world = World(**check_table(tables, "world", World, source))
     writer = Writer(**check_table(tables, "writer", Writer, source))
+    model = Model(**check_table(tables, "model", Model, source))
+    if model.name is not None:
+        _check_pipeline(model, plan.get("mechanism", Plan.mechanism), codecs, source)
     scenario = Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),
@@ -175,7 +180,28 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
         video=Video(**check_table(tables, "video", Video, source)),
         world=world,
         writer=writer,
+        model=model,
     )
     if scenario.plan.mechanism == "coordinated" and scenario.plan.fusion == "air":
         scenario.link_of("superposed")  # what is impossible is said before anything runs
     return scenario
+
+
+def _check_pipeline(model: Model, mechanism: str, codecs: Mapping[Kind, str], source: str) -> None:
+    """See that a mechanism, and how it sends, ask for nothing that the bundle alone has learnt.
+
+    Raises:
+        ScenarioError: If they do.
+    """
+    able = tuple(m.name for m in (OF_AUTOENCODERS if model.is_autoencoder else OF_PIPELINES))
+    if mechanism not in able:
+        raise ScenarioError(
+            f"{source} [plan] mechanism is {mechanism!r}, for which {model.name} has no sub-models; "
+            f"take one of {', '.join(able)}, or leave model.name out"
+        )
+    for kind in ("seed", "observation"):
+        if codecs[kind] not in NOISE_CODECS:
+            raise ScenarioError(
+                f"{source} [codecs] {kind} is {codecs[kind]!r}, which has learnt the bundle's latents; "
+                f"take one of {', '.join(NOISE_CODECS)}, or leave model.name out"
+            )

@@ -102,8 +102,9 @@ def foresee(models: Models, request: Request) -> Hardness:
         guidance_scale=request.guidance_scale, handoff_step=max(request.steps // 2, 1),
     )  # fmt: skip
     finished, _ = models.finish(
-        handed, noise_power=0.0, steps=2 * _STUDENT_STEPS, handoff_step=_STUDENT_STEPS
-    )
+        handed, [request.prompt], [request.rng_seed], noise_power=0.0, steps=2 * _STUDENT_STEPS,
+        handoff_step=_STUDENT_STEPS, guidance_scale=request.guidance_scale,
+    )  # fmt: skip
     return measure_hardness(finished[0])
 
 
