@@ -4,6 +4,7 @@
     python recipes/elastic.py draw
     python recipes/elastic.py train --minutes 45
     python recipes/elastic.py alone --width 32 --blocks 2 --minutes 10
+    python recipes/elastic.py measure                 # all that have been trained, on held-out views
 
 The latents are those of the bundle's encoder, so all of them decode the same seeds. `draw` keeps crops,
 their latents, a sixth of them with noise, and what the bundle's own decoder makes of these. Each step
@@ -26,8 +27,10 @@ from torch.func import functional_call
 from torch.nn import functional
 from training import Average, Run, pick_device
 
+from megdt.models.autoencoder import Decoder
 from megdt.models.bundle import Bundle
 from megdt.models.elastic import LARGEST, SIZES, Size, cut
+from megdt.models.quality import perceptual_distance, psnr_db
 
 KEPT = ("crops", "latents", "told", "shown")
 
@@ -126,13 +129,42 @@ def train(
             )
 
 
+def measure(cache: Path, views: int) -> None:
+    """PSNR and perceptual distance on held-out views, beside the bundle's own decoder."""
+    bundle = Bundle()
+    pictures = np.load(cache / "held_out_views.npy", mmap_mode="r")[:views]
+    latents = bundle.encode(np.array(pictures))
+    decoders: dict[str, Decoder] = {"bundle": bundle._decoder}
+    for path in [cache / "elastic.pt", *sorted(cache.glob("alone-*.pt"))]:
+        if not path.exists():
+            continue
+        kept = torch.load(path, weights_only=True)
+        words = path.stem.split("-")
+        sizes = SIZES if len(words) == 1 else (Size(width=int(words[1]), blocks=int(words[2])),)
+        for size in sizes:
+            decoder = size.make().eval()
+            decoder.load_state_dict(cut(kept["average"], size))
+            decoders[f"{words[0]} {size.width}, {size.blocks}, {kept['step']} steps"] = decoder
+    for name, decoder in decoders.items():
+        psnr, far = [], []
+        for picture, latent in zip(pictures, latents, strict=True):
+            with torch.inference_mode():
+                image = decoder(torch.from_numpy(latent)[None])[0]
+            shown = (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+            pixels = shown.permute(1, 2, 0).numpy()
+            psnr.append(psnr_db(pixels, picture))
+            far.append(perceptual_distance(pixels[None], np.array(picture)[None])[0])
+        print(f"{name}: {np.mean(psnr):.2f} dB, ST-LPIPS {np.mean(far):.4f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("draw", "train", "alone"))
+    parser.add_argument("what", choices=("draw", "train", "alone", "measure"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--crops", type=int, default=24_000)
+    parser.add_argument("--views", type=int, default=60, help="measured")
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -142,6 +174,9 @@ def main() -> None:
     device = pick_device()
     if arguments.what == "draw":
         draw(arguments.cache, arguments.crops, device)
+        return
+    if arguments.what == "measure":
+        measure(arguments.cache, arguments.views)
         return
     alone = None
     if arguments.what == "alone":

@@ -156,7 +156,7 @@ def nearest_step(levels: list[tuple[float, float]], signal: float, noise: float)
         signal: How much of the picture is in a latent.
         noise: How much noise is, above 0.
 
-    >>> nearest_step([(0.1, 1), (0.5, 0.5), (1, 0)], 0.5, 0.4)
+    >>> nearest_step([(0.1, 1.0), (0.5, 0.5), (1.0, 0.0)], 0.5, 0.4)
     1
     """
 

@@ -171,8 +171,7 @@ def parse_request(tables: Tables, model: Model | None = None) -> Asked:
     own, named = (model or Model()).table(), dict(_entries(tables, "model"))
     if named not in ({}, own):
         raise SessionError(
-            f"the request says [model] {named}, and this end has {own}; each end is told its own, so leave "
-            "the table out",
+            f"the request says [model] {named}; each end is told its own, so leave the table out",
             code="request",
         )
     tables = {**tables, "model": own}
