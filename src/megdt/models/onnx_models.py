@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -19,27 +19,28 @@ from numpy.typing import NDArray
 
 from megdt.errors import BundleError, MissingExtraError, RequestError
 from megdt.models import FACTOR, SHIFT
-from megdt.models.cards import BUNDLE, Cards, read_arrays
+from megdt.models.cards import BUNDLE, Cards, read_arrays, read_checked
 from megdt.models.gate_numpy import NumpyGate
+from megdt.models.manifest import Manifest, open_variant
+from megdt.models.pace import Pace
 from megdt.records import Precision
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-EXPORTED = {
-    "decoder": ("latents", "noise_power"),
-    "encoder": ("pictures",),
-    "student": ("latents", "sigma"),
+_LATENTS = ("batch", 4, "height", "width")
+EXPORTED: dict[str, dict[str, tuple[str | int, ...]]] = {
+    "decoder": {"latents": _LATENTS, "noise_power": ("batch",)},
+    "encoder": {"pictures": ("batch", 3, "8*height", "8*width")},
+    "student": {"latents": ("batch", 4, 32, 32), "sigma": ("batch",)},
 }
-"""Models that there are graphs of, with their inputs."""
-
-FACTS = "onnx.json"
-"""In the bundle's folder: what each graph is and takes, as `recipes/graphs.py` has measured it."""
-
-
-def graph_name(name: str, precision: Precision) -> str:
-    """The file of a graph, beside the weights that it points to."""
-    return f"{name}.{precision}.onnx"
+"""Models that there are graphs of, with their inputs and the axes of these."""
+OUTPUTS: dict[str, tuple[str | int, ...]] = {
+    "decoder": ("batch", 3, "8*height", "8*width"),
+    "encoder": _LATENTS,
+    "student": ("batch", 4, 32, 32),
+}
+"""The axes of what comes out."""
 
 
 def check_precision(name: str) -> Precision:
@@ -64,14 +65,26 @@ class OnnxModels(Cards):
         folder: As of `Bundle`, with graphs beside the weights.
         precision: That the graphs compute in; the gate always computes in float64.
         threads: Processor cores that they take; all when left out.
+        variant: A folder that `compression` has written, whose models are taken where it has one, in
+            the precision that it has.
+        max_latency_s: That a call of a model that has several sizes may take: it is run at the largest that has kept
+            it lately, and at its largest where this is left out.
+
+    Raises:
+        BundleError: If the variant was made of another bundle.
     """
 
     def __init__(
-        self, folder: Path = BUNDLE, *, precision: Precision = "fp32", threads: int | None = None
-    ) -> None:
+        self, folder: Path = BUNDLE, *, precision: Precision = "fp32", threads: int | None = None,
+        variant: Path | None = None, max_latency_s: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(folder)
+        self._variant = None if variant is None else open_variant(variant, self.checksum)
         self.precision, self._threads = precision, threads
+        self.manifest = Manifest(folder)
         self._count = threading.local()
+        self._paces = {name: Pace(max_latency_s) for name in EXPORTED}
+        self._sessions: dict[tuple[str, int], InferenceSession] = {}
 
     @property
     def flops(self) -> float:
@@ -86,7 +99,8 @@ class OnnxModels(Cards):
         """
         for name in names:
             if name in EXPORTED:
-                getattr(self, f"_{name}")
+                for size in range(len(self.manifest_of(name).sizes(name))):
+                    self._session(name, size)
 
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
@@ -159,62 +173,54 @@ class OnnxModels(Cards):
     embed = denoise = enlarge = redraw = edit = write = _refuse
 
     def _run(self, name: str, *inputs: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
-        session: InferenceSession = getattr(self, f"_{name}")
-        told = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
-        output: NDArray[np.float32] = session.run(None, told)[0]
-        facts = self.facts[name]
-        took = len(inputs[0]) * (facts["flops_per_cell"] * cells + facts["flops_per_item"])
-        self._count.flops = self.flops + took
+        sizes = self.manifest_of(name).sizes(name)
+        flops = [
+            len(inputs[0]) * (told["flops_per_cell"] * cells + told["flops_per_item"])
+            for told in sizes
+        ]
+        size = self._paces[name].pick(flops)
+        session = self._session(name, size)
+        given = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
+        begun = time.perf_counter()
+        output: NDArray[np.float32] = session.run(None, given)[0]
+        self._paces[name].tell(flops[size], time.perf_counter() - begun)
+        self._count.flops = self.flops + flops[size]
         return output
 
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """Of each graph: whose weights it takes, what a call costs, what it loses against torch.
-
-        Raises:
-            BundleError: If they cannot be read.
-        """
-        path = self.folder / FACTS
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"no readable facts about graphs at {path} ({error.__class__.__name__}); reinstall "
-                "megdt, or write them with recipes/graphs.py"
-            ) from error
-        return found
-
-    @cached_property
-    def _decoder(self) -> InferenceSession:
-        return self._open("decoder")
-
-    @cached_property
-    def _encoder(self) -> InferenceSession:
-        return self._open("encoder")
-
-    @cached_property
-    def _student(self) -> InferenceSession:
-        return self._open("student")
+    def manifest_of(self, name: str) -> Manifest:
+        """Where a model's graphs are told of: the variant's manifest if it has it, else the bundle's."""
+        of_variant = self._variant is not None and name in self._variant.content["models"]
+        return self._variant if self._variant is not None and of_variant else self.manifest
 
     @cached_property
     def _gate(self) -> NumpyGate:
         return NumpyGate(read_arrays(self.read("gate")))
 
-    def _open(self, name: str) -> InferenceSession:
+    def _session(self, name: str, size: int) -> InferenceSession:
+        if (name, size) not in self._sessions:
+            self._sessions[name, size] = self._open(name, size)
+        return self._sessions[name, size]
+
+    def _open(self, name: str, size: int) -> InferenceSession:
         try:
             from onnxruntime import InferenceSession, SessionOptions
         except ImportError:
             raise MissingExtraError(
                 "models without torch need onnxruntime; pip install onnxruntime"
             ) from None
-        self.read(name)  # sees that the weights are the card's
-        path = self.folder / graph_name(name, self.precision)
-        weights = self.card(name)["sha256"]
-        if self.facts.get(name, {}).get("weights_sha256") != weights or not path.is_file():
-            raise BundleError(
-                f"{path} is missing or was made of other weights than {name}.safetensors; reinstall "
-                "megdt, or write it with recipes/graphs.py"
-            )
+        manifest = self.manifest_of(name)
+        path = manifest.graph(name, self.precision, size)
+        if manifest is self.manifest:
+            self.read(name)  # sees that the weights are the card's
+            weights = manifest.model(name)["weights"]
+            if weights["sha256"] != self.card(name)["sha256"]:
+                raise BundleError(
+                    f"{path} was made of other weights than {weights['file']}; reinstall megdt, or write it "
+                    "with recipes/graphs.py"
+                )
+        elif "weights" in manifest.model(name):
+            weights = manifest.model(name)["weights"]
+            read_checked(manifest.folder / Path(weights["file"]).name, weights["sha256"])
         options = SessionOptions()
         options.log_severity_level = 3
         if self._threads is not None:
