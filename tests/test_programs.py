@@ -76,6 +76,7 @@ needs_weights = pytest.mark.skipif(
     "name",
     [
         "bundle_quality",
+        "compression",
         "fair_baseline",
         "fig6",
         "interactive",

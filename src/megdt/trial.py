@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.codecs.jscc import read_card
-from megdt.errors import RequestError
+from megdt.errors import BundleError, RequestError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
 from megdt.mechanisms.execute import air_rng
@@ -34,6 +34,7 @@ from megdt.mechanisms.single_user import (
 from megdt.mechanisms.stages import Job
 from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result, Side
 from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
+from megdt.scenario.settings import take_model
 from megdt.sensing import sense
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def record(
         carrier_frequency_hz=link.carrier_frequency_hz,
         mcs_table=link.mcs_table,
         # Enough to make the picture anywhere; a device's file would not travel with it.
-        plan=_travelling_plan(scenario),
+        plan=_travelling_plan(scenario, bundle),
     )
     return {
         "file": str(path),
@@ -284,7 +285,7 @@ def record(
 _NUMEROLOGY = ("bandwidth_hz", "subcarrier_spacing_khz", "coding", "csi")
 
 
-def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
+def _travelling_plan(scenario: Scenario, models: StoredModels) -> dict[str, Any]:
     """Tables by which another machine builds the codec that was used here."""
     plan = scenario.plan
     name = plan.codecs["seed"]
@@ -300,7 +301,7 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
         }
     named = scenario.model.name is not None
     return {
-        **({"model": scenario.model.table()} if named else {}),
+        **({"model": {**scenario.model.told(), "sha256": models.checksum}} if named else {}),
         "request": {
             "prompt": scenario.request.prompt,
             "size_px": scenario.request.size_px,
@@ -313,19 +314,35 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def receive(path: Path) -> tuple[Outcome, NDArray[np.uint8] | None]:
+def receive(
+    path: Path, model: Mapping[str, Any] | None = None
+) -> tuple[Outcome, NDArray[np.uint8] | None]:
     """The picture of a recording, or None where it cannot be decoded.
+
+    Args:
+        path: NAME.sigmf-meta.
+        model: Keys of [model] that its reader gives; see `settings.take_model`.
 
     Raises:
         LinkError, ScenarioError, CodecError: If the file is not a recording of a seed.
+        BundleError: If it is of other models.
     """
     delivery, plan = read_recording(path)
-    scenario = parse_scenario(plan, source=str(path))
+    told = dict(plan.get("model", {}))
+    made_with = told.pop("sha256", None)
+    tables = take_model({**plan, **({"model": told} if told else {})}, model or {}, str(path))
+    scenario = parse_scenario(tables, source=str(path))
+    models = scenario.model.load()
+    if made_with is not None and made_with != models.checksum:
+        raise BundleError(
+            f"{path} is of model {told.get('name')} {str(made_with)[:12]}, {scenario.model.name} is "
+            f"{models.checksum[:12]}; name the one that it was made with by --model"
+        )
     if delivery.outcome != "delivered":
         return delivery.outcome, None
     seed = scenario.codec("seed").decode(delivery)
     noise_power = np.array([seed.noise_power], np.float32)
-    return "delivered", scenario.model.load().decode(seed.values[None], noise_power)[0]
+    return "delivered", models.decode(seed.values[None], noise_power)[0]
 
 
 def feature_uses(ledger: Ledger) -> int:

@@ -16,7 +16,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A diffusers pipeline that generates instead: a folder, or a name on the Hugging Face hub, as stabilityai/sd-turbo.",
+        help="A diffusers pipeline that generates instead, a folder or a name on the Hugging Face hub, as stabilityai/sd-turbo; or a folder of megdt compress.",
         show_default=False,
     ),
 ]
@@ -132,6 +132,27 @@ def place_of(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
+def given_model(model: str | None, settings: list[str] | None) -> dict[str, Any]:
+    """The keys of [model] that --model and --set name; of other tables none may be.
+
+    Raises:
+        ScenarioError: If one is.
+    """
+    from megdt.errors import ScenarioError
+    from megdt.models.manifest import is_variant
+    from megdt.scenario import override
+
+    others = [told for told in settings or [] if not told.startswith("model.")]
+    if others:
+        raise ScenarioError(
+            f"--set {others[0]}: what the file holds stays; of a scenario, only [model] may be set here"
+        )
+    found: dict[str, Any] = override({}, settings or []).get("model", {})
+    if model is not None:
+        found["variant" if is_variant(Path(model)) else "name"] = place_of(model)
+    return found
+
+
 def read_scenario(
     path: Path | None,
     settings: list[str] | None,
@@ -143,6 +164,7 @@ def read_scenario(
     **options: dict[str, Any],
 ) -> Scenario:
     """The scenario of defaults, a file, --set and options, the later ones first in weight."""
+    from megdt.models.manifest import is_variant
     from megdt.scenario import choose_codec, load_scenario, override, parse_scenario
 
     tables = load_scenario(path) if path is not None else {}
@@ -153,7 +175,8 @@ def read_scenario(
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
     if model is not None:
-        tables["model"] = {**tables.get("model", {}), "name": place_of(model)}
+        key = "variant" if is_variant(Path(model)) else "name"
+        tables["model"] = {**tables.get("model", {}), key: place_of(model)}
     source = str(path) if path is not None else "command line"
     tables = choose_codec(tables, codec, rate, source=source)
     return parse_scenario(tables, source=source)
