@@ -25,14 +25,14 @@ from autoencoder import BATCH, SHARES, draw_batch
 from data import CACHE, CROP
 from torch import Tensor, nn
 from torch.func import functional_call
-from training import Average, Run, pick_device
+from training import Average, Run, in_half, pick_device
 
+from megdt.compression.compressor import Compressor
+from megdt.compression.distillation import output_loss, weigh
+from megdt.compression.recipes import ELASTIC
 from megdt.link.energy import load_profile
 from megdt.models.autoencoder import Decoder
 from megdt.models.bundle import Bundle
-from megdt.models.compression import Compressor
-from megdt.models.compression_recipes import ELASTIC
-from megdt.models.distillation import output_loss, weigh
 from megdt.models.elastic import LARGEST, SIZES, Size, cut
 from megdt.models.quality import perceptual_distance, psnr_db
 
@@ -99,7 +99,7 @@ def train(
         losses = {}
         for size in [alone] if alone else pick_sizes(rng):
             weights = cut(dict(model.named_parameters()), size)
-            with torch.autocast(device.type, torch.bfloat16, enabled=size.width > 32):
+            with in_half(device, enabled=size.width > 32):
                 decoded: Tensor = functional_call(shapes[size], weights, (latent, told)).float()
             loss = output_loss(decoded, wanted, weight, told)
             loss.backward()
@@ -171,7 +171,7 @@ def main() -> None:
         model.load_state_dict(
             torch.load(arguments.cache / "elastic.pt", weights_only=True)["average"]
         )
-        maker.write(maker.need(ELASTIC), arguments.out, model=model)
+        maker.write(maker.estimate(ELASTIC), arguments.out, model=model)
         print((arguments.out / "README.md").read_text())
         return
     alone = None

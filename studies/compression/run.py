@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from megdt import __version__
+from megdt.compression.compressor import Compressor
+from megdt.compression.recipes import RECIPES, Recipe
 from megdt.link.energy import load_profile
 from megdt.models.bundle import Bundle
-from megdt.models.compression import Compressor
-from megdt.models.compression_recipes import RECIPES, Recipe
 from megdt.models.manifest import FILE, Manifest
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def make(maker: Compressor, recipe: Recipe, settings: Mapping[str, Any], work: P
         for left in folder.glob("*"):
             left.unlink()
         minutes = settings["minutes"][maker.part].get(recipe.method, 0.0)
-        maker.write(maker.need(recipe), folder, minutes=minutes)
+        maker.write(maker.estimate(recipe), folder, minutes=minutes)
     assert (folder / FILE).is_file()
     return Manifest(folder).model(maker.part)["card"]
 
@@ -59,7 +59,7 @@ def tell(card: Mapping[str, Any], part: str, recipe: Recipe, devices: list[str])
         "megabytes": card["megabytes"], "size_share": card["megabytes"] / card["megabytes_of_teacher"],
         "flops_share": card["gigaflops"] / card["gigaflops_of_teacher"],
         "time_share_here": here / before, "memory_mb": card["memory_mb"],
-        **card["quality"], **{key: card["taught"][key] for key in ("steps", "seconds")},
+        **card["quality"], **{key: card["trained"][key] for key in ("steps", "seconds")},
     }  # fmt: skip
     for name in devices:
         device = load_profile(name)

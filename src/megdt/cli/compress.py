@@ -60,9 +60,9 @@ def compress(
     Of each sub-model the recipe that keeps most of the picture within both limits is taken: as it is in float16
     or int8, pruned, decomposed, or a smaller one taught by it.
     """
+    from megdt.compression.compressor import Compressor
+    from megdt.compression.recipes import check_method, parts_of
     from megdt.link.energy import load_profile
-    from megdt.models.compression import Compressor
-    from megdt.models.compression_recipes import check_method, parts_of
 
     profile = load_profile(device)
     chosen = None if method is None else check_method(method)
@@ -71,12 +71,12 @@ def compress(
     with progress_bar() as progress:
         for name in (part,) if part is not None else parts_of(chosen):
             maker = Compressor(name, device=profile, size_px=size, rng_seed=rng_seed)
-            need = maker.choose(
+            estimate = maker.choose(
                 max_memory_mb=max_memory_mb, max_latency_s=max_latency_s, method=chosen
             )
-            typer.echo(f"{name}: {need.recipe}", err=True)
+            typer.echo(f"{name}: {estimate.recipe}", err=True)
             told = None if progress is None else partial(progress, name)
-            cards[name] = maker.write(need, folder, minutes=minutes, steps=steps, progress=told)
+            cards[name] = maker.write(estimate, folder, minutes=minutes, steps=steps, progress=told)
     if as_json:
         print_json({"folder": str(folder), "parts": cards})
         return

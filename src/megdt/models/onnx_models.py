@@ -22,7 +22,7 @@ from megdt.models import FACTOR, SHIFT
 from megdt.models.cards import BUNDLE, Cards, read_arrays, read_checked
 from megdt.models.gate_numpy import NumpyGate
 from megdt.models.manifest import Manifest, open_variant
-from megdt.models.pace import Pace
+from megdt.models.size_control import SizeController
 from megdt.records import Precision
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class OnnxModels(Cards):
         self.precision, self._threads = precision, threads
         self.manifest = Manifest(folder)
         self._count = threading.local()
-        self._paces = {name: Pace(max_latency_s) for name in EXPORTED}
+        self._controllers = {name: SizeController(max_latency_s) for name in EXPORTED}
         self._sessions: dict[tuple[str, int], InferenceSession] = {}
 
     @property
@@ -178,12 +178,12 @@ class OnnxModels(Cards):
             len(inputs[0]) * (told["flops_per_cell"] * cells + told["flops_per_item"])
             for told in sizes
         ]
-        size = self._paces[name].pick(flops)
+        size = self._controllers[name].pick(flops)
         session = self._session(name, size)
         given = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
         begun = time.perf_counter()
         output: NDArray[np.float32] = session.run(None, given)[0]
-        self._paces[name].tell(flops[size], time.perf_counter() - begun)
+        self._controllers[name].tell(flops[size], time.perf_counter() - begun)
         self._count.flops = self.flops + flops[size]
         return output
 

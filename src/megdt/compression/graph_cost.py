@@ -1,8 +1,9 @@
-"""What a graph takes on this machine, measured in a process of its own.
+"""What graphs take on this machine, measured in a process of their own.
 
-    python -m megdt.models.graph_cost decoder.onnx "latents=1,4,64,64" "noise_power=1"
+    python -m megdt.compression.graph_cost "latents=1,4,64,64" "noise_power=1" decoder.int8.onnx
 
-Prints JSON: the median seconds of a call, and the memory that opening and running it has added.
+Prints JSON: the median seconds of a call of the last graph, and the memory that opening all of them and running
+it has added.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,23 +30,23 @@ class GraphCost:
     memory_mb: float
 
 
-def measure_graph(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> GraphCost:
-    """Run a graph on zeros in a fresh process.
+def measure_graphs(paths: Sequence[Path], inputs: Mapping[str, tuple[int, ...]]) -> GraphCost:
+    """Run graphs on zeros in a fresh process.
 
     Args:
-        path: Of the graph.
+        paths: Of the graphs, the one that is timed last.
         inputs: The shape of each.
 
     Raises:
-        BundleError: If it does not run.
+        BundleError: If one does not run, or the system is not Linux.
     """
     shapes = [f"{name}={','.join(map(str, shape))}" for name, shape in inputs.items()]
-    asked = [sys.executable, "-m", "megdt.models.graph_cost", str(path), *shapes]
+    asked = [sys.executable, "-m", "megdt.compression.graph_cost", *shapes, *map(str, paths)]
     told = subprocess.run(asked, capture_output=True, text=True, check=False)
     if told.returncode:
+        said = told.stderr.strip().splitlines() or [f"exit status {told.returncode}"]
         raise BundleError(
-            f"{path} does not run ({told.stderr.strip().splitlines()[-1]}); write it again with "
-            "megdt compress"
+            f"{paths[-1]} does not run ({said[-1]}); write it again with megdt compress"
         )
     return GraphCost(**json.loads(told.stdout))
 
@@ -67,7 +68,7 @@ def _main() -> None:
     import numpy as np
     from onnxruntime import InferenceSession, SessionOptions
 
-    path, *shapes = sys.argv[1:]
+    shapes = [argument for argument in sys.argv[1:] if "=" in argument]
     given = {
         name: np.zeros([int(size) for size in sizes.split(",")], np.float32)
         for name, sizes in (shape.split("=") for shape in shapes)
@@ -75,11 +76,14 @@ def _main() -> None:
     options = SessionOptions()
     options.log_severity_level = 3
     before, _ = _memory_mb()
-    session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    sessions = [
+        InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for path in sys.argv[1 + len(shapes) :]
+    ]
     times = []
     for repeat in range(_REPEATS + 1):
         begun = time.perf_counter()
-        session.run(None, given)
+        sessions[-1].run(None, given)
         if repeat:
             times.append(time.perf_counter() - begun)
     print(json.dumps({"seconds": statistics.median(times), "memory_mb": _memory_mb()[1] - before}))

@@ -59,9 +59,9 @@ def describe_variant(content: Mapping[str, Any]) -> str:
                 lines.append(
                     f"| {size['size']} | {flops / 1e9:.2f} | {found['psnr_db']:.2f} | {'' if far is None else f'{far:.4f}'} |"
                 )
-        taught = card["taught"]
+        trained = card["trained"]
         lines += ["", f"At {card['size_px']} pixels. " + (
-            f"Taught for {taught['steps']:,} steps in {taught['seconds']:,} s on {taught['views']} views."
-            if taught["steps"] else "Not trained again."
+            f"Taught for {trained['steps']:,} steps in {trained['seconds']:,} s on {trained['views']} views."
+            if trained["steps"] else "Not trained again."
         )]  # fmt: skip
     return "\n".join(lines) + "\n"

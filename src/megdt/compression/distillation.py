@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,21 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from megdt.models.bundle import Bundle
 from megdt.worlds.garden import draw_view
 
-CROP = 128
-BATCH = 8
+BATCH_SIZE = 2
+_AT_ONCE = 16
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """One batch."""
+class Batch:
+    """Whole views, since a crop would lack what the teacher saw around it."""
 
     image: Tensor
-    """RGB in [-1, 1]. [batch, 3, CROP, CROP]"""
+    """RGB in [-1, 1]. [batch, 3, height, width]"""
     latent: Tensor
-    """Of the image, a sixth of them with noise. [batch, 4, CROP / 8, CROP / 8]"""
+    """That the teacher's encoder gives. [batch, 4, height / 8, width / 8]"""
+    decoded: Tensor
+    """What the teacher's decoder shows of it; RGB in [-1, 1]. [batch, 3, height, width]"""
+    received: Tensor
+    """The latent as a decoder is given it, every sixth with the noise of the air. [batch, 4, height / 8, width / 8]"""
     noise_power: Tensor
     """That the decoder is told. [batch]"""
 
@@ -37,37 +43,57 @@ def draw_views(seeds: Sequence[int], size_px: int = 256) -> NDArray[np.uint8]:
     return np.stack([garden.render(view) for garden, view in views])
 
 
-def draw_lessons(
-    pictures: NDArray[np.uint8], encoder: nn.Module, rng: np.random.Generator
-) -> Iterator[Lesson]:
-    """Batches of crops without an end.
+class TrainingViews:
+    """Garden views with what a bundle makes of them, which is worked out once.
 
     Args:
-        pictures: At least CROP pixels high and wide. [pictures, height, width, 3]
-        encoder: Of the latents.
-        rng: Draws crops and noise.
+        bundle: The teacher.
+        seeds: Of the views.
     """
-    height, width = pictures.shape[1:3]
-    while True:
-        crops = []
-        for index in rng.integers(0, len(pictures), BATCH):
-            top, left = (int(rng.integers(0, size - CROP + 1)) for size in (height, width))
-            crop = pictures[index, top : top + CROP, left : left + CROP]
-            crops.append(crop[:, ::-1] if rng.uniform() < 0.5 else crop)
-        batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        image = batch.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            latent = encoder(image)
-        noisy = rng.uniform(size=BATCH) < 1 / 6
-        # From 20 dB to -30 dB below the latent's own power.
-        power = np.where(noisy, 10 ** -rng.uniform(-2, 3, BATCH), 0).astype(np.float32)
-        noise = rng.standard_normal(tuple(latent.shape)).astype(np.float32)
-        told = torch.from_numpy(power)
-        # A little always, as a coarse codec leaves it.
-        spread = told.clamp(min=1e-4).sqrt()[:, None, None, None]
-        yield Lesson(
-            image=image, latent=latent + spread * torch.from_numpy(noise), noise_power=told
+
+    def __init__(self, bundle: Bundle, seeds: Sequence[int]) -> None:
+        self._bundle, self._seeds = bundle, seeds
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    @cached_property
+    def _pictures(self) -> NDArray[np.uint8]:
+        return draw_views(self._seeds)
+
+    @cached_property
+    def _latents(self) -> NDArray[np.float32]:
+        return np.concatenate(
+            [self._bundle.encode(self._pictures[part]) for part in _parts(len(self))]
         )
+
+    @cached_property
+    def _decoded(self) -> NDArray[np.uint8]:
+        return np.concatenate(
+            [self._bundle.decode(self._latents[part]) for part in _parts(len(self))]
+        )
+
+    def draw_batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Batches without an end.
+
+        Args:
+            rng: Draws views and noise.
+        """
+        while True:
+            picked = rng.integers(0, len(self), BATCH_SIZE)
+            latent = torch.from_numpy(self._latents[picked])
+            noisy = rng.uniform(size=BATCH_SIZE) < 1 / 6
+            # From 20 dB to -30 dB below the latent's own power.
+            power = np.where(noisy, 10 ** -rng.uniform(-2, 3, BATCH_SIZE), 0).astype(np.float32)
+            noise = torch.from_numpy(rng.standard_normal(latent.shape).astype(np.float32))
+            told = torch.from_numpy(power)
+            # A little always, as a coarse codec leaves it.
+            spread = told.clamp(min=1e-4).sqrt()[:, None, None, None]
+            yield Batch(
+                image=_to_planes(self._pictures[picked]), latent=latent,
+                decoded=_to_planes(self._decoded[picked]), received=latent + spread * noise,
+                noise_power=told,
+            )  # fmt: skip
 
 
 def weigh(image: Tensor, noise_power: Tensor) -> Tensor:
@@ -96,20 +122,16 @@ def feature_loss(decoded: Tensor, wanted: Tensor, encoder: nn.Module) -> Tensor:
     return functional.mse_loss(layers(decoded), seen)  # type: ignore[operator]
 
 
-def _of_samples(noise_power: Tensor) -> Tensor:
-    return 1 / (1 + 50 * noise_power).clamp(max=50)
-
-
-def teach(
-    model: nn.Module, loss: Callable[[nn.Module, Lesson], Tensor], lessons: Iterator[Lesson], *,
+def train(
+    model: nn.Module, loss: Callable[[nn.Module, Batch], Tensor], batches: Iterator[Batch], *,
     seconds: float, rate: float, steps: int | None = None, progress: Progress | None = None,
 ) -> int:  # fmt: skip
     """Train a network in place, with weights averaged over the last steps.
 
     Args:
-        model: The student.
-        loss: Of the student, on a batch.
-        lessons: Batches.
+        model: The one that learns.
+        loss: Of the model, on a batch.
+        batches: What it learns from.
         seconds: That it may take; not read where there are steps.
         rate: The learning rate after warming up; it falls to nothing as the time is used up.
         steps: After which it ends instead.
@@ -120,6 +142,7 @@ def teach(
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
     average = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    first = next(batches)  # whatever is worked out once is no part of the time
     begun, step = time.monotonic(), 0
     model.train()
     while True:
@@ -131,7 +154,7 @@ def teach(
                 rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + float(np.cos(np.pi * share)))
             )
         optimiser.zero_grad(set_to_none=True)
-        loss(model, next(lessons)).backward()  # type: ignore[no-untyped-call]
+        loss(model, next(batches) if step else first).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -145,3 +168,16 @@ def teach(
     model.load_state_dict(average)
     model.eval()
     return step
+
+
+def _of_samples(noise_power: Tensor) -> Tensor:
+    return 1 / (1 + 50 * noise_power).clamp(max=50)
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]
+
+
+def _to_planes(pictures: NDArray[np.uint8]) -> Tensor:
+    planes = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return planes.contiguous(memory_format=torch.channels_last)

@@ -11,26 +11,26 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("torch_pruning", reason="needs the extra compress")
-pytest.importorskip("tensorly", reason="needs the extra compress")
-pytest.importorskip("onnxscript", reason="needs the extra compress")
+pytest.importorskip("torch_pruning", reason="estimates the extra compress")
+pytest.importorskip("tensorly", reason="estimates the extra compress")
+pytest.importorskip("onnxscript", reason="estimates the extra compress")
 
 from typer.testing import CliRunner
 
 from megdt.cli import app
+from megdt.compression import compressor
+from megdt.compression.compressor import Compressor, Estimate
+from megdt.compression.distillation import train
+from megdt.compression.quality_check import QualityCheck
+from megdt.compression.recipes import ELASTIC, RECIPES, Recipe, check_method
+from megdt.compression.shrinking import decompose, inherit, prune
 from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.link.energy import load_profile
-from megdt.models import compression
 from megdt.models.autoencoder import Decoder, _ResidualBlock
 from megdt.models.bundle import Bundle
-from megdt.models.compression import Compressor, Need
-from megdt.models.compression_quality import Judge
-from megdt.models.compression_recipes import ELASTIC, RECIPES, Recipe, check_method
-from megdt.models.distillation import draw_lessons, teach
 from megdt.models.elastic import SIZES, Size
 from megdt.models.manifest import FILE, Manifest
 from megdt.models.onnx_models import OnnxModels
-from megdt.models.shrinking import decompose, inherit, prune
 from megdt.models.variant import VariantModels
 from megdt.records import Side
 from megdt.scenario import parse_scenario
@@ -43,8 +43,12 @@ INT8 = Recipe()
 @pytest.fixture(scope="module", autouse=True)
 def _few_views() -> object:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("_VIEWS", 6), ("_FITTED", 4), ("Judge", partial(Judge, count=3))):
-            patch.setattr(compression, name, value)
+        for name, value in (
+            ("_VIEWS", 6),
+            ("_CALIBRATION_VIEWS", 4),
+            ("QualityCheck", partial(QualityCheck, count=3)),
+        ):
+            patch.setattr(compressor, name, value)
         yield
 
 
@@ -56,12 +60,12 @@ def maker() -> Compressor:
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory, maker: Compressor) -> Path:
     folder = tmp_path_factory.mktemp("variant")
-    maker.write(maker.need(INT8), folder)
+    maker.write(maker.estimate(INT8), folder)
     return folder
 
 
 def test_pruned_it_has_fewer_operations_and_the_same_ends(maker: Compressor) -> None:
-    whole = maker.need(INT8).flops
+    whole = maker.estimate(INT8).flops
     for keep, share in ((0.75, 0.86), (0.5, 0.7), (0.25, 0.55)):
         pruned = maker.build(Recipe(method="prune", keep=keep))
         latent, told = torch.zeros(2, 4, 16, 24), torch.zeros(2)
@@ -81,7 +85,7 @@ def test_an_encoder_is_pruned_and_learns() -> None:
         smaller = maker.build(recipe)
         assert maker._flops(smaller, shapes) < 0.7 * maker._flops(maker._teacher, shapes)
         before = {name: values.clone() for name, values in smaller.named_parameters()}
-        maker.teach(smaller, recipe.method, minutes=0.0, steps=1)
+        maker.train(smaller, recipe.method, minutes=0.0, steps=1)
         assert all((values != before[name]).any() for name, values in smaller.named_parameters())
 
 
@@ -92,10 +96,10 @@ def test_channels_that_say_nothing_go_first(maker: Compressor) -> None:
         for block in blocks:
             for values in block.first.parameters():
                 values[::2] = 0.0
-    lessons = draw_lessons(maker._views, maker._encoder, np.random.default_rng(1))
-    inputs = [maker._given(next(lessons)) for _ in range(2)]
+    batches = maker._views.draw_batches(np.random.default_rng(1))
+    inputs = [maker._inputs(next(batches)) for _ in range(2)]
     half, third = (prune(model, inputs, keep) for keep in (0.5, 0.33))
-    given = maker._given(next(lessons))
+    given = maker._inputs(next(batches))
     with torch.no_grad():
         wanted, same, other = (each(*given) for each in (model, half, third))
     torch.testing.assert_close(same, wanted, atol=1e-4, rtol=0.0)
@@ -117,48 +121,48 @@ def test_of_full_rank_it_is_the_same_network(maker: Compressor) -> None:
 
 
 def test_a_student_begins_with_what_carries_most(maker: Compressor) -> None:
-    lessons = draw_lessons(maker._views, maker._encoder, np.random.default_rng(1))
-    inputs = [maker._given(next(lessons)) for _ in range(2)]
-    lesson = next(lessons)
+    batches = maker._views.draw_batches(np.random.default_rng(1))
+    inputs = [maker._inputs(next(batches)) for _ in range(2)]
+    batch = next(batches)
     teacher = maker._teacher
     assert isinstance(teacher, Decoder)
     same, half = Size(width=64, blocks=3).make(), Size(width=32, blocks=2).make()
-    fresh = float(maker._loss(half, lesson).detach())
+    fresh = float(maker._loss(half, batch).detach())
     for student in (same, half):
         inherit(student, teacher, inputs)
     with torch.no_grad():
         torch.testing.assert_close(
-            same(*maker._given(lesson)), teacher(*maker._given(lesson)), atol=1e-4, rtol=0.0
+            same(*maker._inputs(batch)), teacher(*maker._inputs(batch)), atol=1e-4, rtol=0.0
         )
-    assert float(maker._loss(half, lesson).detach()) < 0.8 * fresh
+    assert float(maker._loss(half, batch).detach()) < 0.8 * fresh
     assert all(values.requires_grad for values in half.parameters())
 
 
 def test_a_student_learns_what_the_teacher_shows(maker: Compressor) -> None:
-    student = maker.build(Recipe(method="student", size=SIZES[0]))
-    lessons = draw_lessons(maker._views, maker._encoder, np.random.default_rng(0))
-    lesson = next(lessons)
-    before = float(maker._loss(student, lesson).detach())
+    student = maker.build(Recipe(method="distill", size=SIZES[0]))
+    batches = maker._views.draw_batches(np.random.default_rng(0))
+    batch = next(batches)
+    before = float(maker._loss(student, batch).detach())
     told: list[int] = []
     student = copy.deepcopy(student)
-    steps = teach(
-        student, maker._loss, lessons, seconds=0.0, rate=2e-3, steps=40,
+    steps = train(
+        student, maker._loss, batches, seconds=0.0, rate=2e-3, steps=40,
         progress=lambda done, _: told.append(done),
     )  # fmt: skip
     assert steps == 40
     assert told == sorted(told)
-    assert float(maker._loss(student, lesson).detach()) < 0.8 * before
+    assert float(maker._loss(student, batch).detach()) < 0.8 * before
 
 
 def test_taught_in_steps_it_comes_out_the_same(maker: Compressor, tmp_path: Path) -> None:
-    need = Need(
-        recipe=Recipe(method="student", size=SIZES[0]), flops=1.0, latency_s=1.0,
-        cost=compression.GraphCost(seconds=0.1, memory_mb=1.0),
+    estimate = Estimate(
+        recipe=Recipe(method="distill", size=SIZES[0]), flops=1.0, latency_s=1.0,
+        cost=compressor.GraphCost(seconds=0.1, memory_mb=1.0),
     )  # fmt: skip
     graphs = []
     for name in ("once", "again"):
-        card = maker.write(need, tmp_path / name, steps=2)
-        assert card["taught"]["steps"] == 2
+        card = maker.write(estimate, tmp_path / name, steps=2)
+        assert card["trained"]["steps"] == 2
         graphs.append((tmp_path / name / "decoder.int8.onnx").read_bytes())
     assert graphs[0] == graphs[1]
 
@@ -167,19 +171,19 @@ def test_the_first_recipe_that_keeps_both_limits_is_taken(
     maker: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes = RECIPES["decoder"]
-    needs = {
-        recipe: Need(
+    estimates = {
+        recipe: Estimate(
             recipe=recipe, flops=1.0, latency_s=1 / (1 + number),
-            cost=compression.GraphCost(seconds=0.1, memory_mb=100.0 - number),
+            cost=compressor.GraphCost(seconds=0.1, memory_mb=100.0 - number),
         )
         for number, recipe in enumerate(recipes)
     }  # fmt: skip
-    monkeypatch.setattr(maker, "need", needs.__getitem__)
+    monkeypatch.setattr(maker, "estimate", estimates.__getitem__)
     assert maker.choose(max_memory_mb=200.0, max_latency_s=5.0).recipe == recipes[0]
     assert maker.choose(max_memory_mb=97.5, max_latency_s=5.0).recipe == recipes[3]
     assert maker.choose(max_memory_mb=200.0, max_latency_s=0.21).recipe == recipes[4]
-    student = maker.choose(max_memory_mb=200.0, max_latency_s=5.0, method="student").recipe
-    assert student == Recipe(method="student", size=SIZES[-1])
+    student = maker.choose(max_memory_mb=200.0, max_latency_s=5.0, method="distill").recipe
+    assert student == Recipe(method="distill", size=SIZES[-1])
     with pytest.raises(
         RequestError, match=r"no recipe keeps 50 MB and 5 s: the smallest, student 16"
     ):
@@ -219,9 +223,9 @@ def test_a_ue_takes_what_the_variant_has_and_the_rest_of_the_bundle(variant: Pat
 def test_one_set_of_weights_is_run_at_the_size_that_keeps_the_limit(
     maker: Compressor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = maker.choose(max_memory_mb=500.0, max_latency_s=1.0, method="elastic")
-    assert need.recipe == ELASTIC
-    card = maker.write(need, tmp_path, model=maker.build(ELASTIC))
+    estimate = maker.choose(max_memory_mb=500.0, max_latency_s=1.0, method="elastic")
+    assert estimate.recipe == ELASTIC
+    card = maker.write(estimate, tmp_path, model=maker.build(ELASTIC))
     told = Manifest(tmp_path).model("decoder")
     assert [size["size"] for size in told["sizes"]] == [str(size) for size in SIZES]
     assert all(size["graphs"]["int8"]["bytes"] < 100_000 for size in told["sizes"])
@@ -299,7 +303,7 @@ def test_what_cannot_be_is_said_in_one_line(
         check_method("magic")
     (tmp_path / "holiday.txt").write_text("mine")
     with pytest.raises(RequestError, match="has something else in it"):
-        maker.write(maker.need(INT8), tmp_path)
+        maker.write(maker.estimate(INT8), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
     content = json.loads((variant / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**content, "bundle_sha256": "0" * 64}))

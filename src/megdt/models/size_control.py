@@ -8,7 +8,7 @@ _KEPT = 0.6
 """Weight of what was known before the last call: a load that comes is seen within three."""
 
 
-class Pace:
+class SizeController:
     """Chooses among sizes of a network, so that a call keeps a limit.
 
     Without a limit it is always the largest, so what comes out does not depend on the machine.
@@ -16,11 +16,11 @@ class Pace:
     Args:
         max_latency_s: That a call may take; None for no limit.
 
-    >>> pace = Pace(0.1)
-    >>> pace.pick([1e9, 4e9])  # nothing is known of the machine yet
+    >>> controller = SizeController(0.1)
+    >>> controller.pick([1e9, 4e9])  # nothing is known of the machine yet
     0
-    >>> pace.tell(1e9, 0.01)
-    >>> pace.pick([1e9, 4e9])
+    >>> controller.tell(1e9, 0.01)
+    >>> controller.pick([1e9, 4e9])
     1
     """
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from megdt.errors import RequestError
-from megdt.models.elastic import SIZES, Size
+from megdt.models.elastic import Size
 from megdt.records import Precision
 
-Method = Literal["none", "prune", "low_rank", "student", "elastic"]
+Method = Literal["none", "prune", "low_rank", "distill", "elastic"]
 
 
 def check_method(name: str) -> Method:
@@ -36,7 +36,7 @@ class Recipe:
     keep: float = 1.0
     """Share of channels inside blocks, or rank over channels."""
     size: Size | None = None
-    """Of a student."""
+    """Of a distilled decoder."""
     precision: Precision = "int8"
 
     def __str__(self) -> str:
@@ -44,25 +44,50 @@ class Recipe:
             "none": "as it is",
             "prune": f"pruned to {self.keep:g}",
             "low_rank": f"rank {self.keep:g}",
-            "student": f"student {self.size}",
+            "distill": f"distilled {self.size}",
             "elastic": "elastic",
         }
         return f"{words[self.method]}, {self.precision}"
 
 
-_STUDENTS = tuple(Recipe(method="student", size=size) for size in sorted(SIZES, reverse=True))
-_AS_IT_IS = (Recipe(precision="fp16"), Recipe())
-_THINNER = tuple(
-    Recipe(method=method, keep=keep)
-    for keep in (0.75, 0.5, 0.25)
-    for method in ("prune", "low_rank")
-)
+def _distilled(width: int, blocks: int) -> Recipe:
+    return Recipe(method="distill", size=Size(width=width, blocks=blocks))
+
+
+def _pruned(keep: float) -> Recipe:
+    return Recipe(method="prune", keep=keep)
+
+
+def _low_rank(keep: float) -> Recipe:
+    return Recipe(method="low_rank", keep=keep)
+
+
 RECIPES: dict[str, tuple[Recipe, ...]] = {
-    "decoder": (*_AS_IT_IS, *_THINNER, *_STUDENTS),
-    "encoder": (*_AS_IT_IS, *_THINNER),
-    "student": _AS_IT_IS,
+    "decoder": (
+        Recipe(),
+        _distilled(48, 3),
+        _pruned(0.75),
+        _pruned(0.5),
+        _pruned(0.25),
+        _low_rank(0.75),
+        _distilled(32, 2),
+        _low_rank(0.5),
+        _distilled(24, 2),
+        _low_rank(0.25),
+        _distilled(16, 1),
+    ),
+    "encoder": (
+        Recipe(),
+        _low_rank(0.75),
+        _pruned(0.75),
+        _low_rank(0.5),
+        _pruned(0.5),
+        _pruned(0.25),
+        _low_rank(0.25),
+    ),
+    "student": (Recipe(),),
 }
-"""By sub-model, the one that keeps most first."""
+"""By sub-model, in the order of what is left of the picture in `studies/compression`, the best first."""
 ELASTIC = Recipe(method="elastic")
 """A decoder of several sizes, for a device whose load changes; taken where it is asked for."""
 

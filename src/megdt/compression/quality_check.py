@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megdt.compression.distillation import draw_views
 from megdt.errors import MissingExtraError
 from megdt.models.bundle import Bundle
-from megdt.models.distillation import draw_views
 from megdt.models.quality import perceptual_distance, psnr_db
 
-JUDGED_ON = 10_860_000
+MEASURED_ON = 10_860_000
 """First seed of the garden views; nothing is trained on those from 10 million on."""
+_NOISY_DB = (10, 0)
 _SAME_DB = 99.0
 """Of equal pictures, whose PSNR has no number."""
 
 
-class Judge:
-    """Looks at pictures that a UE shows with another sub-model.
+class QualityCheck:
+    """Looks at pictures that a UE shows with another sub-model, beside the bundle's own.
 
     Args:
         bundle: Whose the other sub-models are.
@@ -31,28 +32,51 @@ class Judge:
     def __init__(self, bundle: Bundle, part: str, *, count: int = 24) -> None:
         self._bundle, self._part, self._count = bundle, part, count
 
-    def judge(self, models: Any) -> dict[str, float]:
-        """How good pictures are with other sub-models at the UE, beside the bundle's own.
+    def measure(self, models: Any) -> dict[str, Any]:
+        """How good pictures are, means over held-out views.
 
         Args:
             models: Whose sub-model takes the bundle's place.
 
         Returns:
-            PSNR and perceptual distance, means over held-out views; the latter where it can be measured.
+            `views`, their `size_px`, what they are compared with as `reference`, `psnr_db`, `perceptual_distance`
+            where it can be measured; with `_of_teacher` what the bundle's own sub-model comes to. Of a decoder
+            also `psnr_db_at_10_db` and `_at_0_db`: of latents with noise at that SNR.
         """
         ours, theirs = self._pictures_by(models), self._by_teacher
-        wanted = theirs if self._part == "student" else self._judged
-        found = {"psnr_db": _mean_psnr_db(ours, wanted)}
-        if self._part != "student":
+        # What a denoiser draws has no original.
+        drawn = self._part == "student"
+        wanted = theirs if drawn else self._originals
+        found: dict[str, Any] = {
+            "views": self._count,
+            "size_px": wanted.shape[1],
+            "reference": "pictures that the bundle's finishes" if drawn else "originals",
+            "psnr_db": _mean_psnr_db(ours, wanted),
+        }
+        if not drawn:
             found["psnr_db_of_teacher"] = _mean_psnr_db(theirs, wanted)
         try:
             found["perceptual_distance"] = float(perceptual_distance(ours, wanted).mean())
-            if self._part != "student":
+            if not drawn:
                 far = perceptual_distance(theirs, wanted)
                 found["perceptual_distance_of_teacher"] = float(far.mean())
         except MissingExtraError:
             pass
+        if self._part == "decoder":
+            for snr_db in _NOISY_DB:
+                key = f"psnr_db_at_{snr_db}_db"
+                found[key] = self._noisy_psnr_db(models, snr_db)
+                found[f"{key}_of_teacher"] = self._noisy_psnr_db(self._bundle, snr_db)
         return found
+
+    def _noisy_psnr_db(self, models: Any, snr_db: float) -> float:
+        """Of latents of unit variance as the air leaves them."""
+        power = 10 ** (-snr_db / 10)
+        noise = np.random.default_rng(1).standard_normal(self._latents.shape).astype(np.float32)
+        received = self._latents + np.float32(power**0.5) * noise
+        told = np.full(1, power, np.float32)
+        shown = [models.decode(latent[None], told)[0] for latent in received]
+        return _mean_psnr_db(np.stack(shown), self._originals)
 
     @cached_property
     def _by_teacher(self) -> NDArray[np.uint8]:
@@ -61,27 +85,28 @@ class Judge:
     def _pictures_by(self, models: Any) -> NDArray[np.uint8]:
         """What is seen in the end, all other parts being the bundle's. [views, 256, 256, 3]"""
         made = []
-        for index in range(len(self._judged)):
+        for index in range(self._count):
+            one = slice(index, index + 1)
             if self._part == "encoder":
-                latent = models.encode(self._judged[index : index + 1])
+                latent = models.encode(self._originals[one])
             elif self._part == "student":
                 latent = models.finish(
-                    self._handed[index : index + 1], [""], [0], noise_power=0.0, steps=24,
-                    handoff_step=18, guidance_scale=1.0,
+                    self._handed[one], [""], [0], noise_power=0.0, steps=24, handoff_step=18,
+                    guidance_scale=1.0,
                 )[0]  # fmt: skip
             else:
-                latent = self._latents[index : index + 1]
+                latent = self._latents[one]
             decoder = models if self._part == "decoder" else self._bundle
             made.append(decoder.decode(latent))
         return np.concatenate(made)
 
     @cached_property
-    def _judged(self) -> NDArray[np.uint8]:
-        return draw_views(range(JUDGED_ON, JUDGED_ON + self._count))
+    def _originals(self) -> NDArray[np.uint8]:
+        return draw_views(range(MEASURED_ON, MEASURED_ON + self._count))
 
     @cached_property
     def _latents(self) -> NDArray[np.float32]:
-        return self._bundle.encode(self._judged)
+        return self._bundle.encode(self._originals)
 
     @cached_property
     def _handed(self) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,43 +22,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from megdt.compression.distillation import (
+    Batch,
+    TrainingViews,
+    draw_views,
+    feature_loss,
+    output_loss,
+    train,
+    weigh,
+)
+from megdt.compression.folder import check_folder, replacing
+from megdt.compression.graph_cost import GraphCost, measure_graphs
+from megdt.compression.quality_check import QualityCheck
+from megdt.compression.recipes import ELASTIC, RECIPES, Method, Recipe
+from megdt.compression.shrinking import decompose, inherit, prune
+from megdt.compression.variant_page import describe_variant
 from megdt.errors import RequestError
 from megdt.link.energy import DeviceProfile
 from megdt.models import FACTOR
 from megdt.models.autoencoder import Decoder
 from megdt.models.bundle import Bundle
-from megdt.models.compression_quality import Judge
-from megdt.models.compression_recipes import ELASTIC, RECIPES, Method, Recipe
-from megdt.models.distillation import (
-    Lesson,
-    draw_lessons,
-    draw_views,
-    feature_loss,
-    output_loss,
-    teach,
-    weigh,
-)
 from megdt.models.elastic import LARGEST, SIZES, cut
 from megdt.models.flop_counting import count_flops
-from megdt.models.graph_cost import GraphCost, measure_graph
-from megdt.models.manifest import FILE, Manifest, describe_graph, is_variant, write_manifest
+from megdt.models.manifest import Manifest, describe_graph, write_manifest
 from megdt.models.onnx_export import Inputs, export_cut, export_whole
 from megdt.models.onnx_models import EXPORTED, OUTPUTS, OnnxModels
-from megdt.models.shrinking import decompose, inherit, prune
-from megdt.models.variant_page import describe_variant
 from megdt.records import Precision
 
 Progress = Callable[[int, int], None]
 
-TAUGHT_ON, FITTED_ON = 5_000_000, 10_850_000
+TRAINED_ON, CALIBRATED_ON = 5_000_000, 10_850_000
 """First seeds of the garden views; those from 10 million on are never trained on."""
-_VIEWS, _FITTED = 600, 16
-_RATES = {"student": 1e-3, "elastic": 1.5e-3}
+_VIEWS, _CALIBRATION_VIEWS = 600, 16
+_RATES: dict[Method, float] = {"distill": 1e-3, "elastic": 1.5e-3}
 """Of learning, where more than what was cut away is to be mended."""
 _WEIGHED = 8
 """Batches by which channels are weighed."""
@@ -67,8 +67,8 @@ _CALLED = ("flops_per_cell", "flops_per_item", "graphs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
-    """What one call of a sub-model takes that was made by a recipe."""
+class Estimate:
+    """What one call takes of a sub-model that a recipe makes."""
 
     recipe: Recipe
     flops: float
@@ -87,7 +87,7 @@ class Compressor:
         size_px: Height and width of the pictures that limits and latencies are of; the student's are of its own
             grid.
         bundle: Whose model it is; the package's own by default.
-        rng_seed: Draws what is taught.
+        rng_seed: Draws what is learnt from.
 
     Raises:
         RequestError: If there is no such part, or the size is not a multiple of 8.
@@ -106,7 +106,7 @@ class Compressor:
         self.part, self.device, self.size_px, self.rng_seed = part, device, size_px, rng_seed
         self._bundle = bundle or Bundle()
         self._teacher: nn.Module = _plain(self._bundle, part)
-        self._judge = Judge(self._bundle, part)
+        self._check = QualityCheck(self._bundle, part)
         self._made: dict[Recipe, nn.Module] = {}
 
     def recipes(self, method: Method | None = None) -> tuple[Recipe, ...]:
@@ -125,49 +125,63 @@ class Compressor:
         return found
 
     def choose(
-        self, *, max_memory_mb: float, max_latency_s: float, method: Method | None = None
-    ) -> Need:
-        """The first recipe that keeps both limits.
+        self, *, max_memory_mb: float | None = None, max_latency_s: float | None = None,
+        method: Method | None = None, precision: Precision | None = None,
+    ) -> Estimate:  # fmt: skip
+        """The recipe that keeps most of the picture within both limits.
 
         Args:
-            max_memory_mb: That opening and running the graph may add to a process.
-            max_latency_s: Of one call on the device.
+            max_memory_mb: That opening and running the graph may add to a process; None for no limit.
+            max_latency_s: Of one call on the device; None for no limit.
             method: Of which the recipes are tried; all when left out.
+            precision: That the graph is to compute in; the recipe's own when left out.
 
         Raises:
             RequestError: If none does.
         """
-        least: Need | None = None
+        memory_mb, latency_s = (
+            float("inf") if limit is None else limit for limit in (max_memory_mb, max_latency_s)
+        )
+        smallest: Estimate | None = None
         for recipe in self.recipes(method):
-            need = self.need(recipe)
-            if need.latency_s <= max_latency_s and need.cost.memory_mb <= max_memory_mb:
-                return need
-            if least is None or need.latency_s <= least.latency_s:
-                least = need
-        assert least is not None
+            found = self.estimate(
+                recipe if precision is None else replace(recipe, precision=precision)
+            )
+            if found.latency_s <= latency_s and found.cost.memory_mb <= memory_mb:
+                return found
+            if smallest is None or found.latency_s <= smallest.latency_s:
+                smallest = found
+        assert smallest is not None
         raise RequestError(
-            f"no recipe keeps {max_memory_mb:g} MB and {max_latency_s:g} s: the smallest, {least.recipe}, takes "
-            f"{least.cost.memory_mb:.0f} MB and {least.latency_s:.2g} s of device {self.device.name} at "
-            f"{self.size_px} pixels; allow as much, or take a smaller size"
+            f"no recipe for the {self.part} keeps {memory_mb:g} MB and {latency_s:g} s: the smallest, "
+            f"{smallest.recipe}, takes {smallest.cost.memory_mb:.0f} MB and {smallest.latency_s:.2g} s of device "
+            f"{self.device.name} at {self.size_px} pixels; allow as much, or take a smaller --size"
         )
 
-    def need(self, recipe: Recipe) -> Need:
-        """What a recipe's model takes, before it is taught: that changes its numbers alone."""
-        model = self.build(recipe)
-        flops = self._flops(model, self._shapes(self.size_px))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "graph.onnx"
-            path.write_bytes(self._export(model, recipe.precision))
-            cost = measure_graph(path, self._shapes(self.size_px))
-        return Need(recipe=recipe, flops=flops, latency_s=self.device.compute_s(flops), cost=cost)
+    def estimate(self, recipe: Recipe) -> Estimate:
+        """What a recipe's model takes, before it is trained: that changes its numbers alone."""
+        model, shapes = self.build(recipe), self._shapes(self.size_px)
+        flops = self._flops(model, shapes)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if recipe.method == "elastic":
+                paths = self._write_sizes(model, recipe.precision, folder)
+            else:
+                paths = [folder / "graph.onnx"]
+                paths[0].write_bytes(self._export(model, recipe.precision))
+            cost = measure_graphs(paths, shapes)
+        return Estimate(
+            recipe=recipe, flops=flops, latency_s=self.device.compute_s(flops), cost=cost
+        )
 
     def build(self, recipe: Recipe) -> nn.Module:
         """A recipe's model, not taught yet."""
-        if recipe not in self._made:
-            self._made[recipe] = self._build(recipe)
-        return self._made[recipe]
+        made_as = replace(recipe, precision="fp32")  # its numbers are not of a precision yet
+        if made_as not in self._made:
+            self._made[made_as] = self._build(recipe)
+        return self._made[made_as]
 
-    def teach(
+    def train(
         self, model: nn.Module, method: Method, *, minutes: float, steps: int | None = None,
         progress: Progress | None = None,
     ) -> dict[str, int]:  # fmt: skip
@@ -186,124 +200,138 @@ class Compressor:
         rng = np.random.default_rng(self.rng_seed)
         begun = time.monotonic()
         loss = self._loss_of_sizes(rng) if method == "elastic" else self._loss
-        lessons = draw_lessons(self._views, self._encoder, rng)
-        taken = teach(
-            model, loss, lessons, seconds=60 * minutes, steps=steps, rate=_RATES.get(method, 3e-4),
-            progress=progress,
+        taken = train(
+            model, loss, self._views.draw_batches(rng), seconds=60 * minutes, steps=steps,
+            rate=_RATES.get(method, 3e-4), progress=progress,
         )  # fmt: skip
         took_s = round(time.monotonic() - begun)
         return {"steps": taken, "seconds": took_s, "views": len(self._views)}
 
     def write(
-        self, need: Need, folder: Path, *, minutes: float = 5.0, steps: int | None = None,
+        self, estimate: Estimate, folder: Path, *, minutes: float = 5.0, steps: int | None = None,
         model: nn.Module | None = None, progress: Progress | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Carry out a recipe and write it into a variant; its other sub-models stay.
 
+        The folder is as it was until all of it is done.
+
         Args:
-            need: Of `choose` or `need`.
+            estimate: Of `choose` or `estimate`.
             folder: Made where there is none.
-            minutes: To teach it, as of `teach`; a model that is taken as it is needs none.
-            steps: As of `teach`.
-            model: Of `build`, where it has been taught before.
-            progress: As of `teach`.
+            minutes: To train it, as of `train`; a model that is taken as it is needs none.
+            steps: As of `train`.
+            model: Of `build`, where it has been trained before.
+            progress: As of `train`.
 
         Returns:
             The model's card, as it stands in the manifest.
 
         Raises:
-            RequestError: If the folder has something else in it.
+            RequestError: If the folder has something else in it, or minutes are none.
         """
-        content = _begin(folder, self._bundle.checksum)
-        recipe, taught = need.recipe, {"steps": 0, "seconds": 0, "views": 0}
+        if minutes <= 0:
+            raise RequestError(f"minutes is {minutes:g}, training takes more than 0")
+        check_folder(folder, self._bundle.checksum)
+        recipe, trained = estimate.recipe, {"steps": 0, "seconds": 0, "views": 0}
         if model is None:
             model = copy.deepcopy(self.build(recipe))
             if recipe.method != "none":
-                taught = self.teach(
+                trained = self.train(
                     model, recipe.method, minutes=minutes, steps=steps, progress=progress
                 )
-        for left in (*folder.glob(f"{self.part}.*"), *folder.glob(f"{self.part}-*.onnx")):
-            left.unlink()
-        entry: dict[str, Any] = {"inputs": EXPORTED[self.part], "output": OUTPUTS[self.part]}
-        content["models"][self.part] = entry
-        if recipe.method == "elastic":
-            entry["sizes"] = self._write_sizes(model, recipe.precision, folder, content, entry)
-        else:
-            path = folder / f"{self.part}.{recipe.precision}.onnx"
-            path.write_bytes(self._export(model, recipe.precision))
-            entry |= {**self._rates(model), "graphs": {recipe.precision: describe_graph(path)}}
-        write_manifest(folder, content)
-        card = self._measure(need, model, folder, taught)
-        entry["card"] = card
-        write_manifest(folder, content)
-        (folder / "README.md").write_text(describe_variant(content), encoding="utf-8")
+        with replacing(folder, self._bundle.checksum) as (new, content):
+            for left in (*new.glob(f"{self.part}.*"), *new.glob(f"{self.part}-*.onnx")):
+                left.unlink()
+            entry: dict[str, Any] = {"inputs": EXPORTED[self.part], "output": OUTPUTS[self.part]}
+            content["models"][self.part] = entry
+            if recipe.method == "elastic":
+                paths = self._write_sizes(model, recipe.precision, new)
+                self._describe_sizes(model, recipe.precision, new, content, paths)
+            else:
+                paths = [new / f"{self.part}.{recipe.precision}.onnx"]
+                paths[0].write_bytes(self._export(model, recipe.precision))
+                graphs = {recipe.precision: describe_graph(paths[0])}
+                entry |= {**self._rates(model), "graphs": graphs}
+            write_manifest(new, content)
+            entry["card"] = card = self._measure(estimate, model, new, paths, trained)
+            write_manifest(new, content)
+            (new / "README.md").write_text(describe_variant(content), encoding="utf-8")
         return card
 
     def _measure(
-        self, need: Need, model: nn.Module, folder: Path, taught: dict[str, int]
-    ) -> dict[str, Any]:
+        self, estimate: Estimate, model: nn.Module, folder: Path, paths: list[Path],
+        trained: dict[str, int],
+    ) -> dict[str, Any]:  # fmt: skip
         shapes, teacher = self._shapes(self.size_px), Manifest(self._bundle.folder)
-        before = measure_graph(teacher.graph(self.part, "fp32"), shapes)
-        now = measure_graph(Manifest(folder).graph(self.part, need.recipe.precision), shapes)
+        before = measure_graphs([teacher.graph(self.part, "fp32")], shapes)
+        now = measure_graphs(paths, shapes)
         files = (*folder.glob(f"{self.part}.*"), *folder.glob(f"{self.part}-*.onnx"))
         return {
-            "recipe": str(need.recipe),
+            "recipe": str(estimate.recipe),
             "size_px": self.size_px,
             "parameters": _count(model),
             "parameters_of_teacher": _count(self._teacher),
             "megabytes": sum(path.stat().st_size for path in files) / 1e6,
             "megabytes_of_teacher": 4 * _count(self._teacher) / 1e6,
-            "gigaflops": need.flops / 1e9,
+            "gigaflops": estimate.flops / 1e9,
             "gigaflops_of_teacher": self._flops(self._teacher, shapes) / 1e9,
             "latency_s": {
-                self.device.name: need.latency_s,
+                self.device.name: estimate.latency_s,
                 "this machine": now.seconds,
                 "this machine, teacher in fp32": before.seconds,
             },
-            "energy_j": {self.device.name: self.device.compute_j(need.latency_s)},
+            "energy_j": {self.device.name: self.device.compute_j(estimate.latency_s)},
             "memory_mb": now.memory_mb,
             "memory_mb_of_teacher": before.memory_mb,
-            "quality": self._judge.judge(OnnxModels(self._bundle.folder, variant=folder)),
-            "taught": {**taught, "rng_seed": self.rng_seed},
+            "quality": self._check.measure(OnnxModels(self._bundle.folder, variant=folder)),
+            "trained": {**trained, "rng_seed": self.rng_seed},
         }
 
-    def _write_sizes(
-        self, model: nn.Module, precision: Precision, folder: Path, content: dict[str, Any],
-        entry: dict[str, Any],
-    ) -> list[dict[str, Any]]:  # fmt: skip
+    def _write_sizes(self, model: nn.Module, precision: Precision, folder: Path) -> list[Path]:
         """One file of weights, and a graph of each size that is made of its part of them."""
         path = folder / f"{self.part}.safetensors"
         weights = {name: values.half() for name, values in model.state_dict().items()}
         path.write_bytes(save({name: values.contiguous() for name, values in weights.items()}))
-        entry["weights"] = {
-            "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        sizes = []
+        graphs = []
         for size in SIZES:
             smaller = size.make()
             smaller.load_state_dict({k: values.float() for k, values in cut(weights, size).items()})
             graph = folder / f"{self.part}-{size.width}x{size.blocks}.{precision}.onnx"
             fitted = self._calibrate() if precision == "int8" else None
             graph.write_bytes(export_cut(smaller, self.part, precision, path, calibration=fitted))
+            graphs.append(graph)
+        return graphs
+
+    def _describe_sizes(
+        self, model: nn.Module, precision: Precision, folder: Path, content: dict[str, Any],
+        paths: list[Path],
+    ) -> None:  # fmt: skip
+        """Into the manifest, each with what it shows."""
+        weights = folder / f"{self.part}.safetensors"
+        entry = content["models"][self.part]
+        checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
+        entry["weights"] = {"file": weights.name, "sha256": checksum}
+        sizes = []
+        for size, path in zip(SIZES, paths, strict=True):
+            smaller = size.make()
             told = {
                 "size": str(size), **self._rates(smaller),
-                "graphs": {precision: describe_graph(graph)},
+                "graphs": {precision: describe_graph(path)},
             }  # fmt: skip
-            # Judged while it is the only one.
+            # Looked at while it is the only one.
             entry |= {"sizes": [told], **{key: told[key] for key in _CALLED}}
             write_manifest(folder, content)
-            told["quality"] = self._judge.judge(OnnxModels(self._bundle.folder, variant=folder))
+            told["quality"] = self._check.measure(OnnxModels(self._bundle.folder, variant=folder))
             sizes.append(told)
-        return sizes
+        entry["sizes"] = sizes
 
     def _build(self, recipe: Recipe) -> nn.Module:
         if recipe.method == "low_rank":
             return decompose(self._teacher, recipe.keep)
         if recipe.method == "none":
             return self._teacher
-        lessons = draw_lessons(self._views, self._encoder, np.random.default_rng(self.rng_seed))
-        inputs = [self._given(lesson) for lesson in islice(lessons, _WEIGHED)]
+        batches = self._views.draw_batches(np.random.default_rng(self.rng_seed))
+        inputs = [self._inputs(batch) for batch in islice(batches, _WEIGHED)]
         if recipe.method == "prune":
             return prune(self._teacher, inputs, recipe.keep)
         size = LARGEST if recipe.method == "elastic" else recipe.size
@@ -313,35 +341,34 @@ class Compressor:
         inherit(student, self._teacher, inputs)
         return student.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def _given(self, lesson: Lesson) -> tuple[Tensor, ...]:
+    def _inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """What the sub-model is called with."""
         encodes = self.part == "encoder"
-        return (lesson.image,) if encodes else (lesson.latent, lesson.noise_power)
+        return (batch.image,) if encodes else (batch.received, batch.noise_power)
 
-    def _loss(self, model: Callable[..., Tensor], lesson: Lesson) -> Tensor:
-        told = lesson.noise_power
+    def _loss(self, model: Callable[..., Tensor], batch: Batch) -> Tensor:
         if self.part == "encoder":
+            return nn.functional.mse_loss(model(batch.image), batch.latent)
+        told, shown = batch.noise_power, batch.decoded
+        if (told > 0).any():
             with torch.no_grad():
-                latent = self._encoder(lesson.image)
-            return nn.functional.mse_loss(model(lesson.image), latent)
-        with torch.no_grad():
-            shown = self._teacher(lesson.latent, told)
+                shown = self._teacher(batch.received, told)
         # Half of what is to be seen, half of what the teacher shows of it.
-        wanted = (lesson.image + shown) / 2
-        decoded = model(lesson.latent, told)
-        loss = output_loss(decoded, wanted, weigh(lesson.image, told), told)
+        wanted = (batch.image + shown) / 2
+        decoded = model(batch.received, told)
+        loss = output_loss(decoded, wanted, weigh(batch.image, told), told)
         return loss + feature_loss(decoded, wanted, self._encoder)
 
-    def _loss_of_sizes(self, rng: np.random.Generator) -> Callable[[nn.Module, Lesson], Tensor]:
+    def _loss_of_sizes(self, rng: np.random.Generator) -> Callable[[nn.Module, Batch], Tensor]:
         """Of two sizes at a time, which share what the smaller one has."""
         shapes = {size: size.make() for size in SIZES}
 
-        def loss(model: nn.Module, lesson: Lesson) -> Tensor:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
             losses = []
             for index in rng.choice(len(SIZES), 2, replace=False):
                 size = SIZES[index]
                 weights = cut(dict(model.named_parameters()), size)
-                losses.append(self._loss(_call(shapes[size], weights), lesson))
+                losses.append(self._loss(_call(shapes[size], weights), batch))
             return torch.stack(losses).mean()
 
         return loss
@@ -353,7 +380,7 @@ class Compressor:
     def _calibrate(self) -> Iterator[Inputs]:
         """Inputs as the model meets them: with the noise of the air, or of the steps before."""
         rng = np.random.default_rng(0)
-        pictures = draw_views(range(FITTED_ON, FITTED_ON + _FITTED))
+        pictures = draw_views(range(CALIBRATED_ON, CALIBRATED_ON + _CALIBRATION_VIEWS))
         for picture, latent in zip(pictures, self._bundle.encode(pictures), strict=True):
             noise = rng.standard_normal(latent.shape).astype(np.float32)
             if self.part == "encoder":
@@ -399,8 +426,8 @@ class Compressor:
         return _plain(self._bundle, "encoder")
 
     @cached_property
-    def _views(self) -> NDArray[np.uint8]:
-        return draw_views(range(TAUGHT_ON, TAUGHT_ON + _VIEWS))
+    def _views(self) -> TrainingViews:
+        return TrainingViews(self._bundle, range(TRAINED_ON, TRAINED_ON + _VIEWS))
 
 
 def _plain(bundle: Bundle, part: str) -> nn.Module:
@@ -411,20 +438,6 @@ def _plain(bundle: Bundle, part: str) -> nn.Module:
     model.load_state_dict(loaded.state_dict())
     model.eval().requires_grad_(part != "encoder")
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _begin(folder: Path, checksum: str) -> dict[str, Any]:
-    """The content of a variant's manifest to go on with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_variant(folder):
-        content = Manifest(folder).content
-        if content.get("bundle_sha256") == checksum:
-            return content
-    elif not any(folder.iterdir()):
-        return {"bundle_sha256": checksum, "models": {}}
-    raise RequestError(
-        f"{folder} has something else in it, and no {FILE} of this bundle; take an empty folder or a new one"
-    )
 
 
 def _count(model: nn.Module) -> int:
