@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,6 +252,7 @@ def recall_data(scenario: Scenario, models: StoredModels) -> dict[str, Any]:
             "numpy": np.__version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
+            **({} if scenario.model.variant is None else {"onnxruntime": version("onnxruntime")}),
         },
     }
 

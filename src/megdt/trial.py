@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.codecs.jscc import read_card
-from megdt.errors import BundleError, RequestError
+from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
 from megdt.mechanisms.execute import air_rng
@@ -31,7 +31,7 @@ from megdt.mechanisms.single_user import (
     fuse,
     redraw,
 )
-from megdt.mechanisms.stages import Job
+from megdt.mechanisms.stages import Job, models_at
 from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result, Side
 from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
 from megdt.scenario.settings import take_model
@@ -258,7 +258,7 @@ def record(
             "codec hybrid fits its bits to a link that answers, a recording has none; take jscc"
         )
     packet = scenario.codec("seed").encode(
-        Feature(kind="seed", values=bundle.encode(picture[None])[0])
+        Feature(kind="seed", values=models_at(bundle, Side.UE).encode(picture[None])[0])
     )
     transport = link.transport
     burst = write_recording(
@@ -326,9 +326,17 @@ def receive(
     Raises:
         LinkError, ScenarioError, CodecError: If the file is not a recording of a seed.
         BundleError: If it is of other models.
+        RequestError: If smaller models for a UE are given.
     """
+    if "variant" in (model or {}):
+        raise RequestError(
+            "--model is of megdt compress, whose models a UE runs, and a recording is decoded by the ES; leave it out"
+        )
     delivery, plan = read_recording(path)
-    told = dict(plan.get("model", {}))
+    told = plan.get("model", {})
+    if not isinstance(told, Mapping):
+        raise ScenarioError(f"{path} [model] is {told!r}, expected a table; record it again")
+    told = dict(told)
     made_with = told.pop("sha256", None)
     tables = take_model({**plan, **({"model": told} if told else {})}, model or {}, str(path))
     scenario = parse_scenario(tables, source=str(path))

@@ -185,7 +185,7 @@ def test_the_first_recipe_that_keeps_both_limits_is_taken(
     student = maker.choose(max_memory_mb=200.0, max_latency_s=5.0, method="distill").recipe
     assert student == Recipe(method="distill", size=SIZES[-1])
     with pytest.raises(
-        RequestError, match=r"no recipe keeps 50 MB and 5 s: the smallest, student 16"
+        RequestError, match=r"no recipe for the decoder keeps 50 MB and 5 s: the smallest, distilled 16"
     ):
         maker.choose(max_memory_mb=50.0, max_latency_s=5.0)
 
@@ -275,7 +275,7 @@ def test_on_the_command_line_parts_are_added_and_used(tmp_path: Path) -> None:
     told = runner.invoke(app, [*asked, "--json"], catch_exceptions=False)
     assert told.exit_code == 0
     card = json.loads(told.stdout)["parts"]["student"]
-    assert card["recipe"] == "as it is, fp16"
+    assert card["recipe"] == "as it is, int8"
     told = runner.invoke(app, [*asked, "--method", "none", "--max-latency-s", "1"])
     assert told.exit_code == 0
     assert "MB of memory" in told.stdout

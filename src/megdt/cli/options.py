@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,7 +140,6 @@ def given_model(model: str | None, settings: list[str] | None) -> dict[str, Any]
         ScenarioError: If one is.
     """
     from megdt.errors import ScenarioError
-    from megdt.models.manifest import is_variant
     from megdt.scenario import override
 
     others = [told for told in settings or [] if not told.startswith("model.")]
@@ -148,9 +148,16 @@ def given_model(model: str | None, settings: list[str] | None) -> dict[str, Any]
             f"--set {others[0]}: what the file holds stays; of a scenario, only [model] may be set here"
         )
     found: dict[str, Any] = override({}, settings or []).get("model", {})
-    if model is not None:
-        found["variant" if is_variant(Path(model)) else "name"] = place_of(model)
-    return found
+    return found if model is None else name_model(found, model)
+
+
+def name_model(table: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The table [model] with what --model names, in place of what it named before."""
+    from megdt.models.manifest import is_variant
+
+    key = "variant" if is_variant(Path(model).expanduser()) else "name"
+    kept = {name: value for name, value in table.items() if name not in ("name", "variant")}
+    return {**kept, key: place_of(model)}
 
 
 def read_scenario(
@@ -164,7 +171,6 @@ def read_scenario(
     **options: dict[str, Any],
 ) -> Scenario:
     """The scenario of defaults, a file, --set and options, the later ones first in weight."""
-    from megdt.models.manifest import is_variant
     from megdt.scenario import choose_codec, load_scenario, override, parse_scenario
 
     tables = load_scenario(path) if path is not None else {}
@@ -175,8 +181,7 @@ def read_scenario(
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
     if model is not None:
-        key = "variant" if is_variant(Path(model)) else "name"
-        tables["model"] = {**tables.get("model", {}), key: place_of(model)}
+        tables["model"] = name_model(tables.get("model", {}), model)
     source = str(path) if path is not None else "command line"
     tables = choose_codec(tables, codec, rate, source=source)
     return parse_scenario(tables, source=source)

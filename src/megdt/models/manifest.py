@@ -23,6 +23,25 @@ def graph_name(name: str, precision: Precision) -> str:
     return f"{name}.{precision}.onnx"
 
 
+def _check_model(told: dict[str, Any]) -> None:
+    """See that what is said of a model, or of a size of it, can be gone by.
+
+    Raises:
+        ValueError, TypeError, KeyError: If not.
+    """
+    float(told["flops_per_cell"])
+    float(told["flops_per_item"])
+    if not told["graphs"]:
+        raise ValueError("no graphs")
+    for graph in told["graphs"].values():
+        _check_file(graph)
+
+
+def _check_file(told: dict[str, Any]) -> None:
+    if not (isinstance(told["file"], str) and isinstance(told["sha256"], str)):
+        raise TypeError("file")
+
+
 class Manifest:
     """What a folder's manifest says; it is read when it is first asked.
 
@@ -43,9 +62,11 @@ class Manifest:
         path = self.folder / FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            models = found["models"]
-            if not all(isinstance(told.get("graphs"), dict) for told in models.values()):
-                raise KeyError("graphs")
+            for told in found["models"].values():
+                for size in (told, *told.get("sizes", [])):
+                    _check_model(size)
+                if "weights" in told:
+                    _check_file(told["weights"])
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise BundleError(
                 f"no readable {FILE} in {self.folder} ({error.__class__.__name__}); reinstall megdt, or "
@@ -91,14 +112,31 @@ class Manifest:
         """
         graphs: dict[str, dict[str, Any]] = self.sizes(name)[size]["graphs"]
         told = graphs.get(precision) or (next(iter(graphs.values())) if len(graphs) == 1 else None)
-        path = self.folder / str((told or {}).get("file", graph_name(name, precision)))
+        if told is None:
+            raise BundleError(
+                f"{self.folder} has no {name} in {precision}, it has {', '.join(graphs)}; take one of these, or "
+                "write the folder again with megdt compress or recipes/graphs.py"
+            )
+        return self._checked(told)
+
+    def weights(self, name: str) -> Path | None:
+        """The file that a sub-model's graphs take weights from, where these are not in them.
+
+        Raises:
+            BundleError: If it is missing, or it is another.
+        """
+        told = self.model(name).get("weights")
+        return None if told is None else self._checked(told)
+
+    def _checked(self, told: dict[str, Any]) -> Path:
+        path: Path = self.folder / told["file"]
         try:
-            if path.parent != self.folder:
+            if path.parent != self.folder or path.is_symlink():
                 raise FileNotFoundError  # of another folder
             found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
+        except (OSError, ValueError):
             found = ""
-        if told is None or found != told["sha256"]:
+        if found != told["sha256"]:
             raise BundleError(
                 f"{path} is missing or is not the one of {FILE} beside it; reinstall megdt, or write the "
                 "folder again with megdt compress or recipes/graphs.py"
@@ -108,7 +146,7 @@ class Manifest:
 
 def is_variant(folder: Path) -> bool:
     """Whether a folder has smaller sub-models of a bundle, as `compression` writes them."""
-    return (folder / FILE).is_file()
+    return (folder / FILE).is_file() and not (folder / "model_index.json").exists()
 
 
 def open_variant(folder: Path, checksum: str) -> Manifest:
@@ -123,6 +161,8 @@ def open_variant(folder: Path, checksum: str) -> Manifest:
     """
     manifest = Manifest(folder)
     made_of = manifest.content.get("bundle_sha256")
+    if made_of is None:
+        raise BundleError(f"{folder} is no folder of smaller models; write one with megdt compress")
     if made_of != checksum:
         raise BundleError(
             f"{folder} was made of bundle {str(made_of)[:12]}, this installation has {checksum[:12]}; write "

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from megdt.errors import BundleError, MissingExtraError, RequestError
 from megdt.models import FACTOR, SHIFT
-from megdt.models.cards import BUNDLE, Cards, read_arrays, read_checked
+from megdt.models.cards import BUNDLE, Cards, read_arrays
 from megdt.models.gate_numpy import NumpyGate
 from megdt.models.manifest import Manifest, open_variant
 from megdt.models.size_control import SizeController
@@ -41,6 +41,9 @@ OUTPUTS: dict[str, tuple[str | int, ...]] = {
     "student": ("batch", 4, 32, 32),
 }
 """The axes of what comes out."""
+
+
+_SMALL = np.zeros((1, 4, 32, 32), np.float32)
 
 
 def check_precision(name: str) -> Precision:
@@ -72,6 +75,7 @@ class OnnxModels(Cards):
 
     Raises:
         BundleError: If the variant was made of another bundle.
+        RequestError: If there is a limit and nothing to choose by it.
     """
 
     def __init__(
@@ -79,12 +83,21 @@ class OnnxModels(Cards):
         variant: Path | None = None, max_latency_s: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(folder)
+        if max_latency_s is not None and max_latency_s <= 0:
+            raise RequestError(f"max_latency_s is {max_latency_s:g}, a call takes more than 0")
         self._variant = None if variant is None else open_variant(variant, self.checksum)
         self.precision, self._threads = precision, threads
         self.manifest = Manifest(folder)
         self._count = threading.local()
         self._controllers = {name: SizeController(max_latency_s) for name in EXPORTED}
         self._sessions: dict[tuple[str, int], InferenceSession] = {}
+        if max_latency_s is not None and not any(
+            len(self.manifest_of(name).sizes(name)) > 1 for name in EXPORTED
+        ):
+            raise RequestError(
+                "max_latency_s is of models of several sizes, and here is none; give a folder of megdt compress "
+                "--method elastic, or leave it out"
+            )
 
     @property
     def flops(self) -> float:
@@ -97,10 +110,14 @@ class OnnxModels(Cards):
         Raises:
             BundleError: If a file is missing, damaged or of another architecture.
         """
-        for name in names:
-            if name in EXPORTED:
-                for size in range(len(self.manifest_of(name).sizes(name))):
-                    self._session(name, size)
+        for name in set(names) & EXPORTED.keys():
+            sizes = self.manifest_of(name).sizes(name)
+            for size in range(len(sizes)):
+                self._session(name, size)
+            if len(sizes) > 1 and name == "decoder":
+                # So that the first call that counts is at the size that keeps the limit.
+                for _ in range(2):
+                    self.decode(_SMALL)
 
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
@@ -183,7 +200,7 @@ class OnnxModels(Cards):
         given = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
         begun = time.perf_counter()
         output: NDArray[np.float32] = session.run(None, given)[0]
-        self._controllers[name].tell(flops[size], time.perf_counter() - begun)
+        self._controllers[name].update(flops[size], time.perf_counter() - begun)
         self._count.flops = self.flops + flops[size]
         return output
 
@@ -210,22 +227,25 @@ class OnnxModels(Cards):
             ) from None
         manifest = self.manifest_of(name)
         path = manifest.graph(name, self.precision, size)
+        manifest.weights(name)  # sees that they are the manifest's
         if manifest is self.manifest:
-            self.read(name)  # sees that the weights are the card's
             weights = manifest.model(name)["weights"]
             if weights["sha256"] != self.card(name)["sha256"]:
                 raise BundleError(
                     f"{path} was made of other weights than {weights['file']}; reinstall megdt, or write it "
                     "with recipes/graphs.py"
                 )
-        elif "weights" in manifest.model(name):
-            weights = manifest.model(name)["weights"]
-            read_checked(manifest.folder / Path(weights["file"]).name, weights["sha256"])
         options = SessionOptions()
         options.log_severity_level = 3
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own, of many kinds
+            raise BundleError(
+                f"{path} cannot be opened ({' '.join(str(error).split())[:160]}); write it again with megdt "
+                "compress"
+            ) from error
 
 
 def _plan_steps(

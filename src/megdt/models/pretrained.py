@@ -168,8 +168,8 @@ def find_folder(name: str) -> Path:
     if folder.is_dir():
         if not ((folder / INDEX).is_file() or is_autoencoder(folder)):
             raise BundleError(
-                f"{folder} has no {INDEX}, so it is no pipeline's folder; write it with the "
-                "save_pretrained of a diffusers pipeline"
+                f"{folder} has no {INDEX}, so it is no pipeline's folder, and no manifest of megdt compress; "
+                "write it with the save_pretrained of a diffusers pipeline"
             )
         return folder
     if not _HUB_NAME.fullmatch(name):

@@ -19,7 +19,7 @@ class SizeController:
     >>> controller = SizeController(0.1)
     >>> controller.pick([1e9, 4e9])  # nothing is known of the machine yet
     0
-    >>> controller.tell(1e9, 0.01)
+    >>> controller.update(1e9, 0.01)
     >>> controller.pick([1e9, 4e9])
     1
     """
@@ -41,8 +41,8 @@ class SizeController:
         within = [n for n, each in enumerate(flops) if each * self._seconds_each <= self._limit]
         return within[-1] if within else 0
 
-    def tell(self, flops: float, seconds: float) -> None:
-        """How long a call took.
+    def update(self, flops: float, seconds: float) -> None:
+        """Take in how long a call took.
 
         Args:
             flops: Of the call.

@@ -36,10 +36,9 @@ class VariantModels:
 
     @property
     def checksum(self) -> str:
-        """Over the bundle and the variant's graphs."""
+        """Over the bundle and all files of the variant."""
         told = self._manifest.content["models"]
-        graphs = {name: model["graphs"] for name, model in sorted(told.items())}
-        sums = {n: {p: g["sha256"] for p, g in parts.items()} for n, parts in graphs.items()}
+        sums = [(name, *_sums(model)) for name, model in sorted(told.items())]
         return hashlib.sha256((self._bundle.checksum + json.dumps(sums)).encode()).hexdigest()
 
     @property
@@ -98,3 +97,9 @@ class _AtUe:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bundle, name)
+
+
+def _sums(model: dict[str, Any]) -> list[str]:
+    graphs = [graph for size in model.get("sizes", [model]) for graph in size["graphs"].values()]
+    files = [*graphs, *([model["weights"]] if "weights" in model else [])]
+    return [told["sha256"] for told in files]

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import MutableHeaders
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from megdt.link.energy import load_profile
@@ -73,11 +73,12 @@ def add_pages(app: FastAPI, variant: Path | None = None) -> None:
     models = OnnxModels(variant=variant)
     manifests = {name: models.manifest_of(name) for name in _SERVED}
     served = {name: manifest.model(name) for name, manifest in manifests.items()}
-    files: dict[str, Path] = {}
+    files: dict[str, bytes] = {}  # as they were checked, whatever becomes of the folder
     for name, manifest in manifests.items():
-        weights = [served[name]["weights"]] if "weights" in served[name] else []
-        for part in (*weights, *served[name]["graphs"].values()):
-            files[part["file"]] = manifest.folder / Path(part["file"]).name
+        graphs = [manifest.graph(name, precision) for precision in served[name]["graphs"]]
+        for path in (*graphs, manifest.weights(name)):
+            if path is not None:
+                files[path.name] = path.read_bytes()
     told = {
         "bundle": models.checksum,
         "device": asdict(load_profile(DEVICE)),
@@ -90,14 +91,14 @@ def add_pages(app: FastAPI, variant: Path | None = None) -> None:
         """What a page has to know to be a UE: nothing of it is secret."""
         return told
 
-    @app.get("/models/{file}", response_class=FileResponse)
+    @app.get("/models/{file}", response_class=Response)
     async def model(file: str) -> Response:
         """A graph or the weights of a model that runs in a browser."""
         if file not in files:
             return Response(status_code=404)
         # Pages ask by the weights' checksum, so what they have of them stays what it is.
         keep = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return FileResponse(files[file], headers=keep, media_type="application/octet-stream")
+        return Response(files[file], headers=keep, media_type="application/octet-stream")
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:
