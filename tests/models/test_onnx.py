@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     content = json.loads((tmp_path / FILE).read_text())
     good, content["models"]["encoder"]["weights"]["sha256"] = json.dumps(content), "0" * 64
     (tmp_path / FILE).write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="made of other weights"):
+    with pytest.raises(BundleError, match=r"encoder\.safetensors is missing or is not the one"):
         OnnxModels(tmp_path).encode(picture)
     for damaged in ("{", "[]", '{"models": {"encoder": 1}}', good.replace("encoder", "other")):
         (tmp_path / FILE).write_text(damaged)
@@ -196,5 +197,11 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     weights = bytearray((tmp_path / "encoder.safetensors").read_bytes())
     weights[-1] ^= 1
     (tmp_path / "encoder.safetensors").write_bytes(weights)
-    with pytest.raises(BundleError, match="checksum"):
+    with pytest.raises(BundleError, match=r"encoder\.safetensors is missing or is not the one"):
+        OnnxModels(tmp_path).encode(picture)
+    # Weights that are their manifest's, and not their card's.
+    content = json.loads(good)
+    content["models"]["encoder"]["weights"]["sha256"] = hashlib.sha256(weights).hexdigest()
+    (tmp_path / FILE).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="made of other weights"):
         OnnxModels(tmp_path).encode(picture)

@@ -1,0 +1,222 @@
+"""A folder of smaller sub-models: who takes what of it, and what is said where it is not right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime", reason="needs the extra export")
+
+from megdt import trial
+from megdt.cli.options import name_model
+from megdt.compression.folder import check_folder, replacing
+from megdt.compression.recipes import RECIPES
+from megdt.errors import BundleError, RequestError
+from megdt.mechanisms.stages import models_at
+from megdt.models.bundle import Bundle
+from megdt.models.cards import BUNDLE, Cards
+from megdt.models.manifest import FILE, Manifest, is_variant, write_manifest
+from megdt.models.onnx_models import OnnxModels
+from megdt.models.size_control import SizeController
+from megdt.models.variant import VariantModels
+from megdt.models.writing import ServedModels, ServerWriter
+from megdt.records import Side
+from megdt.scenario import parse_scenario
+from megdt.study import find_study, run_study
+
+RESULTS = Path(__file__).parent.parent.parent / "studies" / "compression" / "results.json"
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Path:
+    """The bundle's own encoder and decoder in int8, as if they were smaller ones."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    models = {}
+    for name in ("decoder", "encoder"):
+        told = dict(Manifest(BUNDLE).model(name))
+        told["graphs"] = {"int8": told["graphs"]["int8"]}
+        for file in (f"{name}.safetensors", f"{name}.int8.onnx"):
+            shutil.copy(BUNDLE / file, folder)
+        models[name] = told
+    write_manifest(folder, {"bundle_sha256": Cards().checksum, "models": models})
+    return folder
+
+
+def test_recipes_are_tried_in_the_order_of_what_they_leave_of_the_picture() -> None:
+    rows = json.loads(RESULTS.read_text())["models"]
+    for part, recipes in RECIPES.items():
+        measured = {row["recipe"]: row for row in rows if row["part"] == part}
+        far = [measured[str(recipe)]["perceptual_distance"] for recipe in recipes]
+        assert far == sorted(far), part
+
+
+def test_a_recording_is_encoded_by_the_ue_and_decoded_by_the_es(
+    variant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sigmf", reason="recordings need the package sigmf")
+    tables = {
+        "request": {"prompt": "a photograph"}, "link": {"snr_db": 20.0},
+        "plan": {"mechanism": "ue_to_es"}, "codecs": {"seed": "int8"},
+        "model": {"variant": str(variant)},
+    }  # fmt: skip
+    scenario = parse_scenario(tables)
+    models = scenario.model.load()
+    sides = []
+
+    def watched(models: VariantModels, side: Side) -> object:
+        sides.append(side)
+        return VariantModels.at(models, side)
+
+    monkeypatch.setattr(trial, "models_at", watched)
+    path = tmp_path / "seed.sigmf-meta"
+    trial.record(scenario, np.zeros((256, 256, 3), np.uint8), models, path)  # type: ignore[arg-type]
+    assert sides == [Side.UE]
+    assert trial.receive(path)[0] == "delivered"
+    with pytest.raises(RequestError, match="a recording is decoded by the ES; leave it out"):
+        trial.receive(path, {"variant": str(variant)})
+
+
+def test_who_has_texts_written_keeps_each_sides_models(variant: Path) -> None:
+    server = ServerWriter(base_url="http://127.0.0.1:1/v1")
+    bundle = Bundle()
+    served = ServedModels(VariantModels(variant, bundle), server)
+    latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    ue, es = (models_at(served, side) for side in (Side.UE, Side.ES))  # type: ignore[arg-type]
+    assert isinstance(ue, ServedModels)
+    assert isinstance(es, ServedModels)
+    np.testing.assert_array_equal(es.decode(latents), bundle.decode(latents))
+    assert (ue.decode(latents) != es.decode(latents)).any()
+    alone = ServedModels(bundle, server)
+    assert models_at(alone, Side.UE) is alone  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_a_limit_of_time_needs_a_model_of_several_sizes(variant: Path) -> None:
+    for given in (None, variant):
+        with pytest.raises(RequestError, match="max_latency_s is of models of several sizes"):
+            OnnxModels(variant=given, max_latency_s=0.1)
+    with pytest.raises(RequestError, match="max_latency_s is 0, a call takes more than 0"):
+        OnnxModels(variant=variant, max_latency_s=0.0)
+
+
+def test_the_size_follows_the_load() -> None:
+    controller, flops = SizeController(0.1), [1e9, 2e9, 4e9]
+    assert controller.pick(flops) == 0
+    for seconds, wanted in ((0.02, 2), (0.08, 1), (0.4, 0), (0.02, 0)):
+        controller.update(1e9, seconds)
+        assert controller.pick(flops) == wanted
+    assert SizeController(None).pick(flops) == 2
+
+
+def test_the_model_of_the_command_line_takes_the_place_of_a_files(variant: Path) -> None:
+    table = {"name": "a/b", "dtype": "bfloat16"}
+    assert name_model(table, str(variant)) == {"dtype": "bfloat16", "variant": str(variant)}
+    assert name_model({"variant": "x"}, "a/b") == {"name": "a/b"}
+    assert is_variant(variant)
+    (variant / "model_index.json").write_text("{}")  # a pipeline that has a file of that name
+    assert not is_variant(variant)
+
+
+def test_every_file_counts_for_the_checksum(variant: Path) -> None:
+    before = VariantModels(variant).checksum
+    content = Manifest(variant).content
+    content["models"]["encoder"]["weights"]["sha256"] = "0" * 64
+    write_manifest(variant, content)
+    assert VariantModels(variant).checksum != before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda told: told.update(flops_per_cell="many"),
+        lambda told: told.update(graphs={}),
+        lambda told: told["graphs"]["int8"].pop("sha256"),
+        lambda told: told["graphs"]["int8"].update(file=3),
+        lambda told: told.update(weights="decoder.safetensors"),
+        lambda told: told.update(sizes=[{}]),
+    ],
+)
+def test_a_manifest_that_cannot_be_gone_by_is_refused(
+    variant: Path, spoil: Callable[[dict[str, object]], object]
+) -> None:
+    content = Manifest(variant).content
+    spoil(content["models"]["decoder"])
+    write_manifest(variant, content)
+    with pytest.raises(BundleError, match=rf"no readable {FILE} in"):
+        OnnxModels(variant=variant)
+
+
+def test_a_graph_that_is_none_is_one_clear_line(variant: Path) -> None:
+    graph = variant / "decoder.int8.onnx"
+    graph.write_bytes(b"no graph")
+    content = Manifest(variant).content
+    told = content["models"]["decoder"]["graphs"]["int8"]
+    told["sha256"] = hashlib.sha256(b"no graph").hexdigest()
+    write_manifest(variant, content)
+    with pytest.raises(BundleError, match=r"decoder\.int8\.onnx cannot be opened \("):
+        OnnxModels(variant=variant).decode(np.zeros((1, 4, 8, 8), np.float32))
+    graph.unlink()
+    graph.symlink_to(BUNDLE / "decoder.int8.onnx")
+    with pytest.raises(BundleError, match="is missing or is not the one"):
+        OnnxModels(variant=variant).decode(np.zeros((1, 4, 8, 8), np.float32))
+
+
+def test_a_folder_is_as_it_was_until_all_is_done(variant: Path) -> None:
+    checksum = Cards().checksum
+    before = {path.name: path.read_bytes() for path in variant.iterdir()}
+
+    def fail() -> None:
+        with replacing(variant, checksum) as (new, _):
+            (new / "decoder.int8.onnx").unlink()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert {path.name: path.read_bytes() for path in variant.iterdir()} == before
+    with replacing(variant, checksum) as (new, content):
+        (new / "more").write_text("1")
+        write_manifest(new, {**content, "models": {}})
+    assert (variant / "more").exists()
+    assert Manifest(variant).content["models"] == {}
+    assert [path.name for path in variant.parent.iterdir()] == ["small"]
+    file = variant / "more"
+    with pytest.raises(RequestError, match="is a file; take an empty folder or a new one"):
+        check_folder(file, checksum)
+
+
+def test_studies_take_whole_models(variant: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is of megdt compress, and studies take whole models"):
+        run_study(
+            find_study("fair_baseline"), tmp_path / "out", quick=True, model=str(variant),
+            progress=None, say=print,
+        )  # fmt: skip
+
+
+def test_int8_weights_keep_to_seven_bits() -> None:
+    """Those of eight overflow on processors that add two products in 16 bits."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import numpy_helper
+    from safetensors.numpy import load_file
+
+    for name in ("decoder", "encoder", "student"):
+        stored = load_file(BUNDLE / f"{name}.safetensors")
+        graph = onnx.load(BUNDLE / f"{name}.int8.onnx", load_external_data=False).graph
+        steps = {t.name: t for t in graph.initializer if t.name.endswith("_scale")}
+        checked = 0
+        for node in graph.node:
+            origin = node.output[0].removesuffix("_quantized")
+            if node.op_type != "QuantizeLinear" or origin not in stored:
+                continue
+            weights = stored[origin].astype(np.float32)
+            step = numpy_helper.to_array(steps[node.input[1]]).reshape(
+                -1, *[1] * (weights.ndim - 1)
+            )
+            assert np.abs(np.rint(weights / step)).max() <= 64
+            checked += 1
+        assert checked > 3
