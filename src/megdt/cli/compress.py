@@ -79,9 +79,10 @@ def compress(
 ) -> None:
     """Make what a UE runs small enough for its device: a folder for --model.
 
-    Of each sub-model the recipe is taken that keeps most of the picture within the limits: as it is in int8, pruned,
-    decomposed, or a smaller one trained on what it makes. The folder holds ONNX files, a manifest and a page
-    on what each costs and saves.
+    Of each sub-model the recipe is taken that keeps most of the picture
+    within the limits: as it is in int8, pruned, decomposed, or a smaller one
+    trained on what it makes. The folder holds ONNX files, a manifest, and a
+    page on what each costs and saves.
     """
     from megdt.compression.compressor import Compressor
     from megdt.compression.folder import check_folder

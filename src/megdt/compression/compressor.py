@@ -152,10 +152,12 @@ class Compressor:
             if smallest is None or found.latency_s <= smallest.latency_s:
                 smallest = found
         assert smallest is not None
+        limits = [f"{max_memory_mb:g} MB"] * (max_memory_mb is not None)
+        limits += [f"{max_latency_s:g} s"] * (max_latency_s is not None)
         raise RequestError(
-            f"no recipe for the {self.part} keeps {memory_mb:g} MB and {latency_s:g} s: the smallest, "
-            f"{smallest.recipe}, takes {smallest.cost.memory_mb:.0f} MB and {smallest.latency_s:.2g} s of device "
-            f"{self.device.name} at {self.size_px} pixels; allow as much, or take a smaller --size"
+            f"no recipe for the {self.part} keeps {' and '.join(limits)}: the smallest, {smallest.recipe}, takes "
+            f"{smallest.cost.memory_mb:.0f} MB and {smallest.latency_s:.2g} s of device {self.device.name} at "
+            f"{self.size_px} pixels; allow as much, or take a smaller --size"
         )
 
     def estimate(self, recipe: Recipe) -> Estimate:
@@ -268,7 +270,7 @@ class Compressor:
         files = (*folder.glob(f"{self.part}.*"), *folder.glob(f"{self.part}-*.onnx"))
         return {
             "recipe": str(estimate.recipe),
-            "size_px": self.size_px,
+            "size_px": 256 if self.part == "student" else self.size_px,
             "parameters": _count(model),
             "parameters_of_teacher": _count(self._teacher),
             "megabytes": sum(path.stat().st_size for path in files) / 1e6,
