@@ -43,10 +43,18 @@ def make(maker: Compressor, recipe: Recipe, settings: Mapping[str, Any], work: P
     if not (folder / "README.md").is_file():
         for left in folder.glob("*"):
             left.unlink()
-        minutes = settings["minutes"][maker.part].get(recipe.method, 0.0)
-        maker.write(maker.estimate(recipe), folder, minutes=minutes)
+        maker.write(
+            maker.estimate(recipe), folder,
+            minutes=choose_minutes(settings["minutes"][maker.part], recipe),
+        )  # fmt: skip
     assert (folder / FILE).is_file()
     return Manifest(folder).model(maker.part)["card"]
+
+
+def choose_minutes(minutes: Mapping[str, float], recipe: Recipe) -> float:
+    """Those of the recipe itself, or of its method."""
+    name = str(recipe).split(",")[0]
+    return minutes.get(name, minutes.get(recipe.method, 0.0))
 
 
 def tell(card: Mapping[str, Any], part: str, recipe: Recipe, devices: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ pytest.importorskip("torch_pruning", reason="estimates the extra compress")
 pytest.importorskip("tensorly", reason="estimates the extra compress")
 pytest.importorskip("onnxscript", reason="estimates the extra compress")
 
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from megdt.cli import app
@@ -22,7 +23,7 @@ from megdt.compression import compressor
 from megdt.compression.compressor import Compressor, Estimate
 from megdt.compression.distillation import train
 from megdt.compression.quality_check import QualityCheck
-from megdt.compression.recipes import ELASTIC, RECIPES, Recipe, check_method
+from megdt.compression.recipes import ELASTIC, RECIPES, Method, Recipe, check_method
 from megdt.compression.shrinking import decompose, inherit, prune
 from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.link.energy import load_profile
@@ -317,3 +318,17 @@ def test_what_cannot_be_is_said_in_one_line(
     (tmp_path / FILE).write_text(json.dumps(content))
     with pytest.raises(BundleError, match="is missing or is not the one"):
         OnnxModels(variant=tmp_path).decode(np.zeros((1, 4, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+@pytest.mark.parametrize("method", ["none", "prune", "low_rank"])
+def test_operations_are_those_that_torch_counts(part: str, method: Method) -> None:
+    """By which `OnnxModels` charges a call of any size."""
+    maker = Compressor(part, device=load_profile("phone"), size_px=256)
+    model = maker.build(Recipe(method=method, keep=0.5))
+    rates = maker._rates(model)
+    shapes = {"decoder": ((1, 4, 40, 24), (1,)), "encoder": ((1, 3, 320, 192),)}[part]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*(torch.zeros(shape) for shape in shapes))
+    charged = rates["flops_per_cell"] * 40 * 24 + rates["flops_per_item"]
+    assert charged == pytest.approx(counter.get_total_flops(), rel=1e-6)

@@ -198,7 +198,12 @@ class Compressor:
 
         Returns:
             Steps, seconds and views.
+
+        Raises:
+            RequestError: If it may take no time.
         """
+        if steps is None and minutes <= 0:
+            raise RequestError(f"minutes is {minutes:g}, training takes more than 0")
         rng = np.random.default_rng(self.rng_seed)
         begun = time.monotonic()
         loss = self._loss_of_sizes(rng) if method == "elastic" else self._loss
@@ -229,10 +234,8 @@ class Compressor:
             The model's card, as it stands in the manifest.
 
         Raises:
-            RequestError: If the folder has something else in it, or minutes are none.
+            RequestError: If the folder has something else in it, or as of `train`.
         """
-        if minutes <= 0:
-            raise RequestError(f"minutes is {minutes:g}, training takes more than 0")
         check_folder(folder, self._bundle.checksum)
         recipe, trained = estimate.recipe, {"steps": 0, "seconds": 0, "views": 0}
         if model is None:
