@@ -32,6 +32,7 @@ from megdt.mechanisms.single_user import (
     redraw,
 )
 from megdt.mechanisms.stages import Job, models_at
+from megdt.models.cards import Cards
 from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result, Side
 from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
 from megdt.scenario.settings import take_model
@@ -300,8 +301,9 @@ def _travelling_plan(scenario: Scenario, models: StoredModels) -> dict[str, Any]
             "jscc_sha256": read_card()["sha256"],
         }
     named = scenario.model.name is not None
+    table = scenario.model.told() if named else {}
     return {
-        **({"model": {**scenario.model.told(), "sha256": models.checksum}} if named else {}),
+        "model": {**table, "sha256": models.checksum if named else Cards().checksum},
         "request": {
             "prompt": scenario.request.prompt,
             "size_px": scenario.request.size_px,
@@ -338,13 +340,17 @@ def receive(
         raise ScenarioError(f"{path} [model] is {told!r}, expected a table; record it again")
     told = dict(told)
     made_with = told.pop("sha256", None)
-    tables = take_model({**plan, **({"model": told} if told else {})}, model or {}, str(path))
+    tables = {name: table for name, table in plan.items() if name != "model"} | (
+        {"model": told} if told else {}
+    )
+    tables = take_model(tables, model or {}, str(path))
     scenario = parse_scenario(tables, source=str(path))
     models = scenario.model.load()
-    if made_with is not None and made_with != models.checksum:
+    if made_with != models.checksum:
         raise BundleError(
-            f"{path} is of model {told.get('name')} {str(made_with)[:12]}, {scenario.model.name} is "
-            f"{models.checksum[:12]}; name the one that it was made with by --model"
+            f"{path} is of {told.get('name') or 'bundle'} {str(made_with)[:12]}, {scenario.model.name or 'bundle'} "
+            f"is {models.checksum[:12]}; "
+            + ("leave --model out" if not told else "name the one that it was made with by --model")
         )
     if delivery.outcome != "delivered":
         return delivery.outcome, None

@@ -147,25 +147,23 @@ def test_a_student_learns_what_the_teacher_shows(maker: Compressor) -> None:
     told: list[int] = []
     student = copy.deepcopy(student)
     steps = train(
-        student, maker._loss, batches, seconds=0.0, rate=2e-3, steps=40,
+        student, maker._loss, batches, seconds=0.0, rate=2e-3, steps=20,
         progress=lambda done, _: told.append(done),
     )  # fmt: skip
-    assert steps == 40
+    assert steps == 20
     assert told == sorted(told)
-    assert float(maker._loss(student, batch).detach()) < 0.8 * before
+    assert float(maker._loss(student, batch).detach()) < 0.85 * before
 
 
-def test_taught_in_steps_it_comes_out_the_same(maker: Compressor, tmp_path: Path) -> None:
-    estimate = Estimate(
-        recipe=Recipe(method="distill", size=SIZES[0]), flops=1.0, latency_s=1.0,
-        cost=compressor.GraphCost(seconds=0.1, memory_mb=1.0),
-    )  # fmt: skip
-    graphs = []
-    for name in ("once", "again"):
-        card = maker.write(estimate, tmp_path / name, steps=2)
-        assert card["trained"]["steps"] == 2
-        graphs.append((tmp_path / name / "decoder.int8.onnx").read_bytes())
-    assert graphs[0] == graphs[1]
+def test_trained_in_steps_it_comes_out_the_same(maker: Compressor) -> None:
+    trained = []
+    for _ in range(2):
+        model = copy.deepcopy(maker.build(Recipe(method="distill", size=SIZES[0])))
+        assert maker.train(model, "distill", minutes=0.0, steps=2)["steps"] == 2
+        trained.append(model.state_dict())
+    assert all((trained[0][name] == values).all() for name, values in trained[1].items())
+    with pytest.raises(RequestError, match="minutes is nan, training takes a number above 0"):
+        maker.train(model, "distill", minutes=float("nan"))
 
 
 def test_the_first_recipe_that_keeps_both_limits_is_taken(
@@ -185,11 +183,17 @@ def test_the_first_recipe_that_keeps_both_limits_is_taken(
     assert maker.choose(max_memory_mb=200.0, max_latency_s=0.21).recipe == recipes[4]
     student = maker.choose(max_memory_mb=200.0, max_latency_s=5.0, method="distill").recipe
     assert student == Recipe(method="distill", size=SIZES[-1])
-    with pytest.raises(
-        RequestError,
-        match=r"no recipe for the decoder keeps 50 MB and 5 s: the smallest, distilled 16",
+    for memory_mb, latency_s, told in (
+        (50.0, 5.0, "keeps 50 MB and 5 s: the nearest, distilled 16"),
+        (50.0, None, "keeps 50 MB: the nearest, distilled 16"),
+        (None, 0.01, r"keeps 0\.01 s: the nearest, distilled 16"),
     ):
-        maker.choose(max_memory_mb=50.0, max_latency_s=5.0)
+        with pytest.raises(RequestError, match=told):
+            maker.choose(max_memory_mb=memory_mb, max_latency_s=latency_s)
+    assert maker.choose().recipe == recipes[0]
+    for limit in (0.0, -1.0, float("nan")):
+        with pytest.raises(RequestError, match=r"max_latency_s is .*, a limit is a number above 0"):
+            maker.choose(max_latency_s=limit)
 
 
 def test_int8_takes_a_third_of_the_room_and_shows_almost_the_same(
@@ -225,11 +229,13 @@ def test_a_ue_takes_what_the_variant_has_and_the_rest_of_the_bundle(variant: Pat
 def test_one_set_of_weights_is_run_at_the_size_that_keeps_the_limit(
     maker: Compressor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sizes = (SIZES[0], SIZES[-1])
+    monkeypatch.setattr(compressor, "SIZES", sizes)
     estimate = maker.choose(max_memory_mb=500.0, max_latency_s=1.0, method="elastic")
     assert estimate.recipe == ELASTIC
     card = maker.write(estimate, tmp_path, model=maker.build(ELASTIC))
     told = Manifest(tmp_path).model("decoder")
-    assert [size["size"] for size in told["sizes"]] == [str(size) for size in SIZES]
+    assert [size["size"] for size in told["sizes"]] == [str(size) for size in sizes]
     assert all(size["graphs"]["int8"]["bytes"] < 100_000 for size in told["sizes"])
     assert card["megabytes"] < 2
     latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
@@ -243,12 +249,16 @@ def test_one_set_of_weights_is_run_at_the_size_that_keeps_the_limit(
         spent(OnnxModels(variant=tmp_path, max_latency_s=limit)) for limit in (None, 1e-9)
     )
     assert largest > 8 * smallest
-    busy = OnnxModels(variant=tmp_path, max_latency_s=1.0)
+    busy = OnnxModels(variant=tmp_path, max_latency_s=2.0)
     clock = iter(np.cumsum([0, 0.1, 0, 0.1, 0, 60, 0, 60]).tolist())  # a load comes
     monkeypatch.setattr("time.perf_counter", lambda: next(clock, 1000.0))
     shares = [spent(busy) for _ in range(4)]
     assert shares[0] == shares[3] == smallest
     assert shares[1] > smallest
+    monkeypatch.undo()
+    ready = OnnxModels(variant=tmp_path, max_latency_s=100.0)
+    ready.load("decoder")
+    assert spent(ready) == largest  # from the first call on
     weights = tmp_path / "decoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(BundleError, match=r"decoder\.safetensors is missing or is not the one"):
@@ -271,24 +281,25 @@ def test_a_scenario_names_a_variant(variant: Path) -> None:
         parse_scenario({**tables, "model": {"variant": str(variant), "name": "a/b"}})
 
 
-def test_on_the_command_line_parts_are_added_and_used(tmp_path: Path) -> None:
-    runner = CliRunner()
-    asked = ["compress", "student", "--out", str(tmp_path / "small"), "--max-memory-mb", "100"]
-    told = runner.invoke(app, [*asked, "--json"], catch_exceptions=False)
+def test_on_the_command_line_a_part_is_added_and_used(tmp_path: Path) -> None:
+    runner, folder = CliRunner(), tmp_path / "small"
+    asked = ["compress", "student", "--out", str(folder), "--max-memory-mb", "100"]
+    told = runner.invoke(app, [*asked, "--max-latency-s", "1"], catch_exceptions=False)
     assert told.exit_code == 0
-    card = json.loads(told.stdout)["parts"]["student"]
+    card = Manifest(folder).model("student")["card"]
+    assert f"student, {card['recipe']}: {card['megabytes']:.2f} MB (was" in told.stdout
     assert card["recipe"] == "as it is, int8"
-    told = runner.invoke(app, [*asked, "--method", "none", "--max-latency-s", "1"])
-    assert told.exit_code == 0
-    assert "MB of memory" in told.stdout
-    assert list(Manifest(tmp_path / "small").content["models"]) == ["student"]
+    assert list(Manifest(folder).content["models"]) == ["student"]
     picture = tmp_path / "picture.png"
     made = runner.invoke(
         app,
-        ["generate", "tulips", "--model", str(tmp_path / "small"), "--out", str(picture), "--set", "request.steps=2"],
+        ["generate", "tulips", "--model", str(folder), "--out", str(picture), "--set", "request.steps=2"],
     )  # fmt: skip
     assert made.exit_code == 0
     assert picture.exists()
+    told = runner.invoke(app, ["compress", "student", "--max-latency-s", "1e-9"])
+    assert isinstance(told.exception, RequestError)
+    assert "no recipe for the student keeps 1e-09 s: the nearest" in str(told.exception)
 
 
 def test_what_cannot_be_is_said_in_one_line(
@@ -304,7 +315,7 @@ def test_what_cannot_be_is_said_in_one_line(
     with pytest.raises(RequestError, match="method is 'magic', take one of none, prune"):
         check_method("magic")
     (tmp_path / "holiday.txt").write_text("mine")
-    with pytest.raises(RequestError, match="has something else in it"):
+    with pytest.raises(RequestError, match="has something else in it than smaller models"):
         maker.write(maker.estimate(INT8), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
     content = json.loads((variant / FILE).read_text())
@@ -316,7 +327,7 @@ def test_what_cannot_be_is_said_in_one_line(
         OnnxModels(variant=tmp_path).decode(np.zeros((1, 4, 8, 8), np.float32))
     content["models"]["decoder"]["graphs"]["int8"]["file"] = f"../{variant.name}/decoder.int8.onnx"
     (tmp_path / FILE).write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="is missing or is not the one"):
+    with pytest.raises(BundleError, match=r"no readable manifest\.json"):
         OnnxModels(variant=tmp_path).decode(np.zeros((1, 4, 8, 8), np.float32))
 
 

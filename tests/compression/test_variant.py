@@ -15,13 +15,14 @@ pytest.importorskip("onnxruntime", reason="needs the extra export")
 
 from megdt import trial
 from megdt.cli.options import name_model
-from megdt.compression.folder import check_folder, replacing
+from megdt.compression.folder import check_folder, publish, staging
+from megdt.compression.graph_cost import measure_graphs
 from megdt.compression.recipes import RECIPES
-from megdt.errors import BundleError, RequestError
+from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.mechanisms.stages import models_at
 from megdt.models.bundle import Bundle
 from megdt.models.cards import BUNDLE, Cards
-from megdt.models.manifest import FILE, Manifest, is_variant, write_manifest
+from megdt.models.manifest import FILE, Manifest, is_variant, list_files, write_manifest
 from megdt.models.onnx_models import OnnxModels
 from megdt.models.size_control import SizeController
 from megdt.models.variant import VariantModels
@@ -101,7 +102,7 @@ def test_a_limit_of_time_needs_a_model_of_several_sizes(variant: Path) -> None:
     for given in (None, variant):
         with pytest.raises(RequestError, match="max_latency_s is of models of several sizes"):
             OnnxModels(variant=given, max_latency_s=0.1)
-    with pytest.raises(RequestError, match="max_latency_s is 0, a call takes more than 0"):
+    with pytest.raises(RequestError, match="max_latency_s is 0, a limit is a number above 0"):
         OnnxModels(variant=variant, max_latency_s=0.0)
 
 
@@ -119,8 +120,12 @@ def test_the_model_of_the_command_line_takes_the_place_of_a_files(variant: Path)
     assert name_model(table, str(variant)) == {"dtype": "bfloat16", "variant": str(variant)}
     assert name_model({"variant": "x"}, "a/b") == {"name": "a/b"}
     assert is_variant(variant)
-    (variant / "model_index.json").write_text("{}")  # a pipeline that has a file of that name
-    assert not is_variant(variant)
+    for other in ("{}", "[", "3", "[" * 100_000):  # a file of that name may be anybody's
+        (variant / FILE).write_text(other)
+        assert not is_variant(variant)
+    for name in ("~nosuchuser/x", "a" * 300):
+        with pytest.raises(BundleError, match="is no place of a folder"):
+            name_model({}, name)
 
 
 def test_every_file_counts_for_the_checksum(variant: Path) -> None:
@@ -134,7 +139,13 @@ def test_every_file_counts_for_the_checksum(variant: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda told: told.update(flops_per_cell="many"),
+        lambda told: told.update(flops_per_cell="12"),
+        lambda told: told.update(flops_per_cell=float("nan")),
+        lambda told: told.update(flops_per_cell=0, flops_per_item=0),
+        lambda told: told.update(sizes=[]),
+        lambda told: told.update(sizes={}),
+        lambda told: told["graphs"]["int8"].update(file="encoder.int8.onnx"),
+        lambda told: told["graphs"]["int8"].update(file="decoder./../../other"),
         lambda told: told.update(graphs={}),
         lambda told: told["graphs"]["int8"].pop("sha256"),
         lambda told: told["graphs"]["int8"].update(file=3),
@@ -161,33 +172,63 @@ def test_a_graph_that_is_none_is_one_clear_line(variant: Path) -> None:
     write_manifest(variant, content)
     with pytest.raises(BundleError, match=r"decoder\.int8\.onnx cannot be opened \("):
         OnnxModels(variant=variant).decode(np.zeros((1, 4, 8, 8), np.float32))
+    other = (BUNDLE / "encoder.int8.onnx").read_bytes()
+    graph.write_bytes(other)
+    shutil.copy(BUNDLE / "encoder.safetensors", variant)
+    told["sha256"] = hashlib.sha256(other).hexdigest()
+    write_manifest(variant, content)
+    with pytest.raises(BundleError, match="takes pictures, a decoder takes latents, noise_power"):
+        OnnxModels(variant=variant).decode(np.zeros((1, 4, 8, 8), np.float32))
     graph.unlink()
     graph.symlink_to(BUNDLE / "decoder.int8.onnx")
     with pytest.raises(BundleError, match="is missing or is not the one"):
         OnnxModels(variant=variant).decode(np.zeros((1, 4, 8, 8), np.float32))
 
 
-def test_a_folder_is_as_it_was_until_all_is_done(variant: Path) -> None:
+def test_what_is_there_stays_until_all_is_done(variant: Path) -> None:
     checksum = Cards().checksum
+    content = Manifest(variant).content
+    with pytest.raises(RequestError, match="has no card of decoder, encoder"):
+        check_folder(variant, checksum)
+    for told in content["models"].values():
+        told["card"] = {}
+    write_manifest(variant, content)
     before = {path.name: path.read_bytes() for path in variant.iterdir()}
 
     def fail() -> None:
-        with replacing(variant, checksum) as (new, _):
-            (new / "decoder.int8.onnx").unlink()
+        with staging(variant, checksum) as new:
+            (new / "decoder.fp16.onnx").write_text("half")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     assert {path.name: path.read_bytes() for path in variant.iterdir()} == before
-    with replacing(variant, checksum) as (new, content):
-        (new / "more").write_text("1")
-        write_manifest(new, {**content, "models": {}})
-    assert (variant / "more").exists()
-    assert Manifest(variant).content["models"] == {}
-    assert [path.name for path in variant.parent.iterdir()] == ["small"]
-    file = variant / "more"
-    with pytest.raises(RequestError, match="is a file; take an empty folder or a new one"):
-        check_folder(file, checksum)
+    link = variant.parent / "link"
+    link.symlink_to(variant)
+    with staging(link, checksum) as new:
+        (new / "decoder.fp16.onnx").write_text("half")
+        gone = list_files(content["models"].pop("decoder"))
+        publish(new, link, content, "a page", replaced=gone)
+    assert link.is_symlink()
+    kept = {"decoder.fp16.onnx", "encoder.int8.onnx", "encoder.safetensors", "README.md", FILE}
+    assert {path.name for path in variant.iterdir()} == kept
+    assert list(Manifest(variant).content["models"]) == ["encoder"]
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_done(
+    variant: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for place in (file, file / "child", Path("/proc/small")):
+        with pytest.raises(RequestError, match="choose another by --out"):
+            check_folder(place, Cards().checksum)
+    with pytest.raises(RequestError, match=r"was made of bundle .*; take a new folder"):
+        check_folder(variant, "0" * 64)
+    new = tmp_path / "not" / "yet"
+    with staging(new, Cards().checksum):
+        assert new.is_dir()
+    assert not new.exists()
 
 
 def test_studies_take_whole_models(variant: Path, tmp_path: Path) -> None:
@@ -220,3 +261,29 @@ def test_int8_weights_keep_to_seven_bits() -> None:
             assert np.abs(np.rint(weights / step)).max() <= 64
             checked += 1
         assert checked > 3
+
+
+def test_both_ends_of_a_video_have_the_same_decoder(variant: Path) -> None:
+    tables = {
+        "request": {"prompt": ""}, "plan": {"mechanism": "video_sequential"},
+        "model": {"variant": str(variant)},
+    }  # fmt: skip
+    with pytest.raises(ScenarioError, match="both ends of a video decode by the same autoencoder"):
+        parse_scenario(tables)
+
+
+def test_a_graph_is_measured_whatever_lies_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a=1"
+    folder.mkdir()
+    for file in ("decoder.int8.onnx", "decoder.safetensors"):
+        shutil.copy(BUNDLE / file, folder)
+    (folder / "numpy.py").write_text("raise SystemExit('a stranger')")
+    monkeypatch.chdir(folder)
+    inputs = {"latents": (1, 4, 8, 8), "noise_power": (1,)}
+    cost = measure_graphs([Path("decoder.int8.onnx")], inputs)
+    assert cost.seconds > 0
+    assert cost.memory_mb > 1
+    with pytest.raises(BundleError, match=r"does not run \(.*\); write it again"):
+        measure_graphs([Path("numpy.py")], inputs)

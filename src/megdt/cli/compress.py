@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,9 +97,10 @@ def compress(
     profile = load_profile(device)
     chosen = None if method is None else check_method(method)
     computed = None if precision is None else check_precision(precision)
-    if minutes <= 0:
-        raise RequestError(f"--minutes is {minutes:g}, training takes more than 0")
-    folder = out if out is not None else Path(f"{profile.name}-models")
+    if not 0 < minutes < math.inf:
+        raise RequestError(f"--minutes is {minutes:g}, training takes a number above 0")
+    named = re.sub(r"[^\w.-]+", "-", profile.name).strip(".-")
+    folder = out if out is not None else Path(f"{named}-models")
     check_folder(folder, Cards().checksum)
     plan: list[tuple[str, Compressor, Estimate]] = []
     for name in (part,) if part is not None else parts_of(chosen):

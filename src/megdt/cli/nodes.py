@@ -268,9 +268,16 @@ def ue(
         raise RequestError(
             f"--precision {precision} is of the bundle's networks; leave it out, and set model.dtype"
         )
+    if max_latency_s is not None and wanted.model.name is not None:
+        raise RequestError(
+            f"--max-latency-s {max_latency_s:g} is of a folder of megdt compress; leave it out, or name one by "
+            "--model"
+        )
     variant = None if wanted.model.variant is None else Path(wanted.model.variant)
     if wanted.model.name is None:
         models: Any = OnnxModels(precision=chosen, variant=variant, max_latency_s=max_latency_s)
+        if max_latency_s is not None:
+            models.load("decoder")  # and see how fast this machine is
     else:
         models = wanted.model.load()
     shown = token if token is not None else partial(mint, key or "", name, lifetime_s=60.0)

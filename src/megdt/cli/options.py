@@ -130,7 +130,10 @@ JsonOption = Annotated[
 
 def place_of(model: str) -> str:
     """What --model names, so that it is found from other folders too."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    from megdt.models.pretrained import as_path
+
+    place = as_path(model)
+    return str(place.resolve()) if place.is_dir() else model
 
 
 def given_model(model: str | None, settings: list[str] | None) -> dict[str, Any]:
@@ -154,8 +157,9 @@ def given_model(model: str | None, settings: list[str] | None) -> dict[str, Any]
 def name_model(table: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The table [model] with what --model names, in place of what it named before."""
     from megdt.models.manifest import is_variant
+    from megdt.models.pretrained import as_path
 
-    key = "variant" if is_variant(Path(model).expanduser()) else "name"
+    key = "variant" if is_variant(as_path(model)) else "name"
     kept = {name: value for name, value in table.items() if name not in ("name", "variant")}
     return {**kept, key: place_of(model)}
 

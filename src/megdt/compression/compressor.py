@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from megdt.compression.distillation import (
     train,
     weigh,
 )
-from megdt.compression.folder import check_folder, replacing
+from megdt.compression.folder import check_folder, publish, staging
 from megdt.compression.graph_cost import GraphCost, measure_graphs
 from megdt.compression.quality_check import QualityCheck
 from megdt.compression.recipes import ELASTIC, RECIPES, Method, Recipe
@@ -48,7 +49,7 @@ from megdt.models.autoencoder import Decoder
 from megdt.models.bundle import Bundle
 from megdt.models.elastic import LARGEST, SIZES, cut
 from megdt.models.flop_counting import count_flops
-from megdt.models.manifest import Manifest, describe_graph, write_manifest
+from megdt.models.manifest import FILE, Manifest, describe_graph, list_files, write_manifest
 from megdt.models.onnx_export import Inputs, export_cut, export_whole
 from megdt.models.onnx_models import EXPORTED, OUTPUTS, OnnxModels
 from megdt.records import Precision
@@ -137,26 +138,31 @@ class Compressor:
             precision: That the graph is to compute in; the recipe's own when left out.
 
         Raises:
-            RequestError: If none does.
+            RequestError: If none does, or a limit is no number above 0.
         """
-        memory_mb, latency_s = (
-            float("inf") if limit is None else limit for limit in (max_memory_mb, max_latency_s)
-        )
-        smallest: Estimate | None = None
+        for name, limit in (("max_memory_mb", max_memory_mb), ("max_latency_s", max_latency_s)):
+            if limit is not None and not 0 < limit < math.inf:
+                raise RequestError(f"{name} is {limit:g}, a limit is a number above 0")
+        smallest: tuple[float, Estimate] | None = None
         for recipe in self.recipes(method):
             found = self.estimate(
                 recipe if precision is None else replace(recipe, precision=precision)
             )
-            if found.latency_s <= latency_s and found.cost.memory_mb <= memory_mb:
+            share = max(
+                found.cost.memory_mb / (max_memory_mb or math.inf),
+                found.latency_s / (max_latency_s or math.inf),
+            )
+            if share <= 1:
                 return found
-            if smallest is None or found.latency_s <= smallest.latency_s:
-                smallest = found
+            if smallest is None or share <= smallest[0]:
+                smallest = share, found
         assert smallest is not None
-        limits = [f"{max_memory_mb:g} MB"] * (max_memory_mb is not None)
-        limits += [f"{max_latency_s:g} s"] * (max_latency_s is not None)
+        limits = [] if max_memory_mb is None else [f"{max_memory_mb:g} MB"]
+        limits += [] if max_latency_s is None else [f"{max_latency_s:g} s"]
+        nearest = smallest[1]
         raise RequestError(
-            f"no recipe for the {self.part} keeps {' and '.join(limits)}: the smallest, {smallest.recipe}, takes "
-            f"{smallest.cost.memory_mb:.0f} MB and {smallest.latency_s:.2g} s of device {self.device.name} at "
+            f"no recipe for the {self.part} keeps {' and '.join(limits)}: the nearest, {nearest.recipe}, takes "
+            f"{nearest.cost.memory_mb:.0f} MB and {nearest.latency_s:.2g} s of device {self.device.name} at "
             f"{self.size_px} pixels; allow as much, or take a smaller --size"
         )
 
@@ -202,8 +208,8 @@ class Compressor:
         Raises:
             RequestError: If it may take no time.
         """
-        if steps is None and minutes <= 0:
-            raise RequestError(f"minutes is {minutes:g}, training takes more than 0")
+        if steps is None and not 0 < minutes < math.inf:
+            raise RequestError(f"minutes is {minutes:g}, training takes a number above 0")
         rng = np.random.default_rng(self.rng_seed)
         begun = time.monotonic()
         loss = self._loss_of_sizes(rng) if method == "elastic" else self._loss
@@ -220,7 +226,7 @@ class Compressor:
     ) -> dict[str, Any]:  # fmt: skip
         """Carry out a recipe and write it into a variant; its other sub-models stay.
 
-        The folder is as it was until all of it is done.
+        What is in the folder stays as it was until all of it is done.
 
         Args:
             estimate: Of `choose` or `estimate`.
@@ -244,24 +250,36 @@ class Compressor:
                 trained = self.train(
                     model, recipe.method, minutes=minutes, steps=steps, progress=progress
                 )
-        with replacing(folder, self._bundle.checksum) as (new, content):
-            for left in (*new.glob(f"{self.part}.*"), *new.glob(f"{self.part}-*.onnx")):
-                left.unlink()
-            entry: dict[str, Any] = {"inputs": EXPORTED[self.part], "output": OUTPUTS[self.part]}
+        with staging(folder, self._bundle.checksum) as new:
+            entry = self._write_part(estimate, model, new, trained)
+            (new / FILE).unlink()
+            # What is there may have changed while this one was made.
+            content = check_folder(folder, self._bundle.checksum)
+            before = content["models"].get(self.part, {})
             content["models"][self.part] = entry
-            if recipe.method == "elastic":
-                paths = self._write_sizes(model, recipe.precision, new)
-                self._describe_sizes(model, recipe.precision, new, content, paths)
-            else:
-                paths = [new / f"{self.part}.{recipe.precision}.onnx"]
-                paths[0].write_bytes(self._export(model, recipe.precision))
-                graphs = {recipe.precision: describe_graph(paths[0])}
-                entry |= {**self._rates(model), "graphs": graphs}
-            write_manifest(new, content)
-            entry["card"] = card = self._measure(estimate, model, new, paths, trained)
-            write_manifest(new, content)
-            (new / "README.md").write_text(describe_variant(content), encoding="utf-8")
+            page = describe_variant(content)
+            publish(new, folder, content, page, replaced=list_files(before))
+        card: dict[str, Any] = entry["card"]
         return card
+
+    def _write_part(
+        self, estimate: Estimate, model: nn.Module, folder: Path, trained: dict[str, int]
+    ) -> dict[str, Any]:
+        """Into an empty folder; what its manifest says of it."""
+        recipe = estimate.recipe
+        entry: dict[str, Any] = {"inputs": EXPORTED[self.part], "output": OUTPUTS[self.part]}
+        content = {"bundle_sha256": self._bundle.checksum, "models": {self.part: entry}}
+        if recipe.method == "elastic":
+            paths = self._write_sizes(model, recipe.precision, folder)
+            self._describe_sizes(model, recipe.precision, folder, content, paths)
+        else:
+            paths = [folder / f"{self.part}.{recipe.precision}.onnx"]
+            paths[0].write_bytes(self._export(model, recipe.precision))
+            graphs = {recipe.precision: describe_graph(paths[0])}
+            entry |= {**self._rates(model), "graphs": graphs}
+        write_manifest(folder, content)
+        entry["card"] = self._measure(estimate, model, folder, paths, trained)
+        return entry
 
     def _measure(
         self, estimate: Estimate, model: nn.Module, folder: Path, paths: list[Path],

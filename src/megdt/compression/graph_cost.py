@@ -1,6 +1,6 @@
 """What graphs take on this machine, measured in a process of their own.
 
-    python -m megdt.compression.graph_cost "latents=1,4,64,64" "noise_power=1" decoder.int8.onnx
+    python -P -m megdt.compression.graph_cost '{"latents": [1, 4, 64, 64], "noise_power": [1]}' decoder.int8.onnx
 
 Prints JSON: the median seconds of a call of the last graph, and the memory that opening all of them and running
 it has added.
@@ -40,8 +40,9 @@ def measure_graphs(paths: Sequence[Path], inputs: Mapping[str, tuple[int, ...]])
     Raises:
         BundleError: If one does not run, or the system is not Linux.
     """
-    shapes = [f"{name}={','.join(map(str, shape))}" for name, shape in inputs.items()]
-    asked = [sys.executable, "-m", "megdt.compression.graph_cost", *shapes, *map(str, paths)]
+    # Without -P the modules of whatever folder this is would come first.
+    asked = [sys.executable, "-P", "-m", "megdt.compression.graph_cost", json.dumps(dict(inputs))]
+    asked += [str(path.resolve()) for path in paths]
     told = subprocess.run(asked, capture_output=True, text=True, check=False)
     if told.returncode:
         said = told.stderr.strip().splitlines() or [f"exit status {told.returncode}"]
@@ -68,17 +69,13 @@ def _main() -> None:
     import numpy as np
     from onnxruntime import InferenceSession, SessionOptions
 
-    shapes = [argument for argument in sys.argv[1:] if "=" in argument]
-    given = {
-        name: np.zeros([int(size) for size in sizes.split(",")], np.float32)
-        for name, sizes in (shape.split("=") for shape in shapes)
-    }
+    shapes, *paths = sys.argv[1:]
+    given = {name: np.zeros(shape, np.float32) for name, shape in json.loads(shapes).items()}
     options = SessionOptions()
     options.log_severity_level = 3
     before, _ = _memory_mb()
     sessions = [
-        InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for path in sys.argv[1 + len(shapes) :]
+        InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths
     ]
     times = []
     for repeat in range(_REPEATS + 1):

@@ -139,7 +139,7 @@ class DiffusersModels:
             raise BundleError(
                 f"model {name} is a {kind}, which cannot be split; take one of {', '.join(FAMILIES)}"
             )
-        if "text_encoder" in index and index["text_encoder"][0] is None:
+        if "text_encoder" in index and (index["text_encoder"] or [None])[0] is None:
             raise BundleError(
                 f"model {name} refines what another has drawn, and has no text encoder of its own for that; "
                 "take the base model"
@@ -166,7 +166,9 @@ class DiffusersModels:
 
     @once
     def checksum(self) -> str:
-        """Over configuration and weights of all parts, and what else changes the bits: another scheduler, another dtype."""
+        """Over configuration and weights of all parts, another scheduler and another dtype; not over a UE's own
+        autoencoder, since both ends compare it.
+        """
         chosen = (self._scheduler or "", "" if self._dtype == torch.float32 else str(self._dtype))
         digest = hashlib.sha256("".join(chosen).encode())
         folder = self._weights.parent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,38 @@ def graph_name(name: str, precision: Precision) -> str:
     return f"{name}.{precision}.onnx"
 
 
-def _check_model(told: dict[str, Any]) -> None:
+def _check_model(name: str, told: dict[str, Any]) -> None:
     """See that what is said of a model, or of a size of it, can be gone by.
 
     Raises:
         ValueError, TypeError, KeyError: If not.
     """
-    float(told["flops_per_cell"])
-    float(told["flops_per_item"])
-    if not told["graphs"]:
-        raise ValueError("no graphs")
+    rates = [told[key] for key in ("flops_per_cell", "flops_per_item")]
+    if not all(isinstance(rate, int | float) and 0 <= rate < math.inf for rate in rates):
+        raise ValueError("flops")
+    if not sum(rates) > 0 or not told["graphs"]:
+        raise ValueError("flops or graphs")
     for graph in told["graphs"].values():
-        _check_file(graph)
+        _check_file(name, graph)
 
 
-def _check_file(told: dict[str, Any]) -> None:
-    if not (isinstance(told["file"], str) and isinstance(told["sha256"], str)):
-        raise TypeError("file")
+def _check_file(name: str, told: dict[str, Any]) -> None:
+    """Its name begins with the part's, so that files of two folders are not taken for each other."""
+    if not told["file"].startswith((f"{name}.", f"{name}-")) or "/" in told["file"]:
+        raise ValueError("file")
+    if not isinstance(told["sha256"], str):
+        raise TypeError("sha256")
+
+
+def list_files(told: dict[str, Any]) -> list[str]:
+    """The files of a sub-model, by what a manifest says of it."""
+    graphs = [
+        graph
+        for size in (told, *told.get("sizes", []))
+        for graph in size.get("graphs", {}).values()
+    ]
+    weights = [told["weights"]] if "weights" in told else []
+    return list(dict.fromkeys(file["file"] for file in (*graphs, *weights)))
 
 
 class Manifest:
@@ -62,15 +78,17 @@ class Manifest:
         path = self.folder / FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            for told in found["models"].values():
+            for name, told in found["models"].items():
                 for size in (told, *told.get("sizes", [])):
-                    _check_model(size)
+                    _check_model(name, size)
+                if "sizes" in told and not told["sizes"]:
+                    raise ValueError("no sizes")
                 if "weights" in told:
-                    _check_file(told["weights"])
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+                    _check_file(name, told["weights"])
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise BundleError(
                 f"no readable {FILE} in {self.folder} ({error.__class__.__name__}); reinstall megdt, or "
-                "write the folder again with megdt compress or recipes/graphs.py"
+                "write a new folder with megdt compress"
             ) from error
         content: dict[str, Any] = found
         return content
@@ -115,7 +133,7 @@ class Manifest:
         if told is None:
             raise BundleError(
                 f"{self.folder} has no {name} in {precision}, it has {', '.join(graphs)}; take one of these, or "
-                "write the folder again with megdt compress or recipes/graphs.py"
+                "write a new folder with megdt compress"
             )
         return self._checked(told)
 
@@ -138,15 +156,18 @@ class Manifest:
             found = ""
         if found != told["sha256"]:
             raise BundleError(
-                f"{path} is missing or is not the one of {FILE} beside it; reinstall megdt, or write the "
-                "folder again with megdt compress or recipes/graphs.py"
+                f"{path} is missing or is not the one of {FILE} beside it; reinstall megdt, or write a "
+                "new folder with megdt compress"
             )
         return path
 
 
 def is_variant(folder: Path) -> bool:
     """Whether a folder has smaller sub-models of a bundle, as `compression` writes them."""
-    return (folder / FILE).is_file() and not (folder / "model_index.json").exists()
+    try:
+        return "bundle_sha256" in json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def open_variant(folder: Path, checksum: str) -> Manifest:
@@ -166,7 +187,7 @@ def open_variant(folder: Path, checksum: str) -> Manifest:
     if made_of != checksum:
         raise BundleError(
             f"{folder} was made of bundle {str(made_of)[:12]}, this installation has {checksum[:12]}; write "
-            "it again with megdt compress"
+            "a new one with megdt compress"
         )
     return manifest
 

@@ -83,10 +83,10 @@ class OnnxModels(Cards):
         variant: Path | None = None, max_latency_s: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(folder)
-        if max_latency_s is not None and max_latency_s <= 0:
-            raise RequestError(f"max_latency_s is {max_latency_s:g}, a call takes more than 0")
+        if max_latency_s is not None and not 0 < max_latency_s < math.inf:
+            raise RequestError(f"max_latency_s is {max_latency_s:g}, a limit is a number above 0")
         self._variant = None if variant is None else open_variant(variant, self.checksum)
-        self.precision, self._threads = precision, threads
+        self.precision, self._threads, self._limited = precision, threads, max_latency_s is not None
         self.manifest = Manifest(folder)
         self._count = threading.local()
         self._controllers = {name: SizeController(max_latency_s) for name in EXPORTED}
@@ -114,7 +114,7 @@ class OnnxModels(Cards):
             sizes = self.manifest_of(name).sizes(name)
             for size in range(len(sizes)):
                 self._session(name, size)
-            if len(sizes) > 1 and name == "decoder":
+            if self._limited and len(sizes) > 1 and name == "decoder":
                 # So that the first call that counts is at the size that keeps the limit.
                 for _ in range(2):
                     self.decode(_SMALL)
@@ -240,12 +240,19 @@ class OnnxModels(Cards):
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own, of many kinds
             raise BundleError(
-                f"{path} cannot be opened ({' '.join(str(error).split())[:160]}); write it again with megdt "
-                "compress"
+                f"{path} cannot be opened ({' '.join(str(error).split())[:160]}); write a new folder with "
+                "megdt compress"
             ) from error
+        found = {given.name: len(given.shape) for given in session.get_inputs()}
+        if found != {given: len(axes) for given, axes in EXPORTED[name].items()}:
+            raise BundleError(
+                f"{path} takes {', '.join(found)}, a {name} takes {', '.join(EXPORTED[name])}; write a new "
+                "folder with megdt compress"
+            )
+        return session
 
 
 def _plan_steps(

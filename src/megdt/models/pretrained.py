@@ -59,7 +59,12 @@ def read_space(folder: Path) -> LatentSpace:
         weights = {name for name in header if name.count(".") == 1 and name.endswith(".weight")}
         bare = [name for name in weights if name.replace("weight", "bias") not in header]
         first = min(weights, key=lambda name: int(name.split(".")[0]))
-        return LatentSpace(channels=header[first]["shape"][1], factor=2 ** len(bare))
+        shape = header[first]["shape"]
+        if len(shape) != 4:
+            raise BundleError(
+                f"{folder} has a {first} of {len(shape)} axes, not of 4; fetch it again"
+            )
+        return LatentSpace(channels=shape[1], factor=2 ** len(bare))
     return space_of(read_json(folder / "vae" / "config.json"), str(folder))
 
 
@@ -78,7 +83,10 @@ def read_tensors(path: Path) -> dict[str, dict[str, Any]]:
             if length > _LONGEST_HEADER:
                 raise ValueError("no header")
             header, _ = read_header(begin + file.read(length))
-    except (OSError, ValueError, AttributeError) as error:
+            for told in header.values():
+                if not (isinstance(told["dtype"], str) and all(n >= 0 for n in told["shape"])):
+                    raise ValueError("no tensor")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{path} is not a safetensors file ({error.__class__.__name__}); fetch it again"
         ) from None
@@ -96,7 +104,7 @@ def check_scheduler(folder: Path, scheduler: str) -> None:
     if flows != (scheduler == "flow"):
         fitting = ["flow"] if flows else [name for name in SCHEDULERS if name != "flow"]
         raise BundleError(
-            f"scheduler is {scheduler!r}, the denoiser of {folder.name}, a {kind}, is stepped by "
+            f"scheduler is {scheduler!r}, a {kind} is stepped by "
             f"{', '.join(fitting)}; take one of these, or leave it out"
         )
 
@@ -153,6 +161,22 @@ def is_autoencoder(folder: Path) -> bool:
 
 
 @lru_cache
+def as_path(name: str) -> Path:
+    """Where a name would lie on this machine, whatever it is.
+
+    Raises:
+        BundleError: If no place can have it.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BundleError(
+            f"model {name[:60]!r} is no place of a folder ({error}); name a folder, or OWNER/NAME on the hub"
+        ) from None
+    return path
+
+
 def find_folder(name: str) -> Path:
     """The folder of a pipeline, with its configuration; weights may come later.
 
@@ -164,7 +188,7 @@ def find_folder(name: str) -> Path:
         BundleError: If there is none.
         MissingExtraError: If the hub is named and its client is not installed.
     """
-    folder = Path(name).expanduser()
+    folder = as_path(name)
     if folder.is_dir():
         if not ((folder / INDEX).is_file() or is_autoencoder(folder)):
             raise BundleError(
@@ -189,13 +213,19 @@ def find_folder(name: str) -> Path:
 
 def is_cached(name: str) -> bool:
     """Whether a name is of a model on the hub that was fetched before; nothing is fetched to find out."""
-    if not _HUB_NAME.fullmatch(name) or Path(name).exists():
+    try:
+        if not _HUB_NAME.fullmatch(name) or Path(name).exists():
+            return False
+    except OSError:  # longer than any name of a file
         return False
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return False
-    places = (try_to_load_from_cache(name, file) for file in (INDEX, "config.json"))
+    try:
+        places = [try_to_load_from_cache(name, file) for file in (INDEX, "config.json")]
+    except (OSError, ValueError):  # no name that the hub would take
+        return False
     return any(isinstance(place, str) for place in places)
 
 

@@ -14,6 +14,7 @@ from megdt.models.pretrained import (
     DTYPES,
     SCHEDULERS,
     LatentSpace,
+    as_path,
     check_scheduler,
     find_folder,
     is_autoencoder,
@@ -98,9 +99,9 @@ class Model:
             )
         for key in _PLACES:
             value = getattr(self, key)
-            if value is not None and Path(value).expanduser().is_dir():
+            if value is not None and as_path(value).is_dir():
                 # So that it is found from other folders too.
-                object.__setattr__(self, key, str(Path(value).expanduser().resolve()))
+                object.__setattr__(self, key, str(as_path(value).resolve()))
         if self.dtype not in DTYPES:
             raise ScenarioError(f"[model] dtype is {self.dtype!r}, take one of {', '.join(DTYPES)}")
         if self.scheduler is not None and self.scheduler not in SCHEDULERS:
@@ -195,6 +196,11 @@ def take_model(tables: Mapping[str, Any], given: Mapping[str, Any], source: str)
         value = told.get(key)
         if value is None or key in given or (isinstance(value, str) and is_cached(value)):
             continue
+        if (key == "variant" and "name" in given) or (key == "name" and "variant" in given):
+            other = (
+                "a folder of megdt compress" if key == "variant" else "a pipeline or an autoencoder"
+            )
+            raise BundleError(f"{source} was made with {other}, {value!r}; give that by --model")
         how = "--model" if key in ("name", "variant") else f"--set model.{key}=PLACE"
         raise BundleError(
             f"{source} was made with model.{key} {value!r}, which a file may not open by itself; say where it "
