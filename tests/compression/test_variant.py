@@ -30,24 +30,14 @@ from megdt.models.writing import ServedModels, ServerWriter
 from megdt.records import Side
 from megdt.scenario import parse_scenario
 from megdt.study import find_study, run_study
+from tests.small_models import write_variant
 
 RESULTS = Path(__file__).parent.parent.parent / "studies" / "compression" / "results.json"
 
 
 @pytest.fixture
 def variant(tmp_path: Path) -> Path:
-    """The bundle's own encoder and decoder in int8, as if they were smaller ones."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    models = {}
-    for name in ("decoder", "encoder"):
-        told = dict(Manifest(BUNDLE).model(name))
-        told["graphs"] = {"int8": told["graphs"]["int8"]}
-        for file in (f"{name}.safetensors", f"{name}.int8.onnx"):
-            shutil.copy(BUNDLE / file, folder)
-        models[name] = told
-    write_manifest(folder, {"bundle_sha256": Cards().checksum, "models": models})
-    return folder
+    return write_variant(tmp_path / "small")
 
 
 def test_recipes_are_tried_in_the_order_of_what_they_leave_of_the_picture() -> None:
