@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,12 @@ import torch
 
 from megdt import __version__
 from megdt.compression.compressor import Compressor
+from megdt.compression.graph_cost import measure_graphs
 from megdt.compression.recipes import RECIPES, Recipe
 from megdt.link.energy import load_profile
 from megdt.models.bundle import Bundle
-from megdt.models.manifest import FILE, Manifest
+from megdt.models.cards import BUNDLE
+from megdt.models.manifest import Manifest
 
 HERE = Path(__file__).parent
 
@@ -37,8 +40,8 @@ def list_recipes(settings: Mapping[str, Any], part: str) -> Iterator[Recipe]:
             yield recipe
 
 
-def make(maker: Compressor, recipe: Recipe, settings: Mapping[str, Any], work: Path) -> Any:
-    """The card of a recipe's model, made now or before."""
+def make(maker: Compressor, recipe: Recipe, settings: Mapping[str, Any], work: Path) -> Path:
+    """The folder of a recipe's model, made now or before."""
     folder = work / f"{maker.part} {recipe}".replace(" ", "-").replace(",", "")
     if not (folder / "README.md").is_file():
         for left in folder.glob("*"):
@@ -47,8 +50,7 @@ def make(maker: Compressor, recipe: Recipe, settings: Mapping[str, Any], work: P
             maker.estimate(recipe), folder,
             minutes=choose_minutes(settings["minutes"][maker.part], recipe),
         )  # fmt: skip
-    assert (folder / FILE).is_file()
-    return Manifest(folder).model(maker.part)["card"]
+    return folder
 
 
 def choose_minutes(minutes: Mapping[str, float], recipe: Recipe) -> float:
@@ -57,16 +59,26 @@ def choose_minutes(minutes: Mapping[str, float], recipe: Recipe) -> float:
     return minutes.get(name, minutes.get(recipe.method, 0.0))
 
 
+def share_time(maker: Compressor, folder: Path, repeats: int) -> float:
+    """Of a call here, against the bundle's float32 graph: in turns, so that other work slows both."""
+    told = Manifest(folder).model(maker.part)
+    (precision,) = told["graphs"]
+    graphs = (
+        Manifest(folder).graph(maker.part, precision),
+        Manifest(BUNDLE).graph(maker.part, "fp32"),
+    )
+    shapes = maker.shapes
+    times = [[measure_graphs([path], shapes).seconds for path in graphs] for _ in range(repeats)]
+    return statistics.median(ours / whole for ours, whole in times)
+
+
 def tell(card: Mapping[str, Any], part: str, recipe: Recipe, devices: list[str]) -> dict[str, Any]:
     """A row of the results."""
-    here, before = (
-        card["latency_s"][place] for place in ("this machine", "this machine, teacher in fp32")
-    )
     row: dict[str, Any] = {
         "part": part, "recipe": str(recipe), "method": recipe.method, "precision": recipe.precision,
         "megabytes": card["megabytes"], "size_share": card["megabytes"] / card["megabytes_of_teacher"],
         "flops_share": card["gigaflops"] / card["gigaflops_of_teacher"],
-        "time_share_here": here / before, "memory_mb": card["memory_mb"],
+        "memory_mb": card["memory_mb"],
         **card["quality"], **{key: card["trained"][key] for key in ("steps", "seconds")},
     }  # fmt: skip
     for name in devices:
@@ -134,15 +146,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as nowhere:
         work = arguments.work or Path(nowhere)
         makers: dict[str, Compressor] = {}
+        folders: list[Path] = []
         for number, (part, recipe) in enumerate(todo):
             if part not in makers:
                 makers[part] = Compressor(
                     part, device=load_profile(settings["devices"][0]), bundle=bundle,
                     size_px=settings["size_px"], rng_seed=settings["rng_seed"],
                 )  # fmt: skip
-            card = make(makers[part], recipe, settings, work)
-            rows.append(tell(card, part, recipe, settings["devices"]))
+            folders.append(make(makers[part], recipe, settings, work))
             print(f"{number + 1}/{len(todo)} models", flush=True)
+        # All at once, when nothing is trained any more.
+        for (part, recipe), folder in zip(todo, folders, strict=True):
+            card = Manifest(folder).model(part)["card"]
+            share = share_time(makers[part], folder, settings["timed"])
+            row = tell(card, part, recipe, settings["devices"])
+            rows.append({**row, "time_share_here": share})
     results = {
         "settings": settings,
         "bundle_sha256": bundle.checksum,

@@ -168,7 +168,7 @@ class Compressor:
 
     def estimate(self, recipe: Recipe) -> Estimate:
         """What a recipe's model takes, before it is trained: that changes its numbers alone."""
-        model, shapes = self.build(recipe), self._shapes(self.size_px)
+        model, shapes = self.build(recipe), self.shapes
         flops = self._flops(model, shapes)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -285,7 +285,7 @@ class Compressor:
         self, estimate: Estimate, model: nn.Module, folder: Path, paths: list[Path],
         trained: dict[str, int],
     ) -> dict[str, Any]:  # fmt: skip
-        shapes, teacher = self._shapes(self.size_px), Manifest(self._bundle.folder)
+        shapes, teacher = self.shapes, Manifest(self._bundle.folder)
         before = measure_graphs([teacher.graph(self.part, "fp32")], shapes)
         now = measure_graphs(paths, shapes)
         files = (*folder.glob(f"{self.part}.*"), *folder.glob(f"{self.part}-*.onnx"))
@@ -443,6 +443,11 @@ class Compressor:
             "student": {"latents": (1, 4, 32, 32), "sigma": (1,)},
         }
         return shapes[self.part]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the inputs of one call, at the size that limits and latencies are of."""
+        return self._shapes(self.size_px)
 
     @cached_property
     def _encoder(self) -> nn.Module:

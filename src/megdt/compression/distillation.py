@@ -145,6 +145,9 @@ def train(
     first = next(batches)  # whatever is worked out once is no part of the time
     begun, step = time.monotonic(), 0
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # two views are no statistics; the teacher's stay
     while True:
         share = (time.monotonic() - begun) / seconds if steps is None else step / steps
         if share >= 1:

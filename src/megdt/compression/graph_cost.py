@@ -2,8 +2,8 @@
 
     python -P -m megdt.compression.graph_cost '{"latents": [1, 4, 64, 64], "noise_power": [1]}' decoder.int8.onnx
 
-Prints JSON: the median seconds of a call of the last graph, and the memory that opening all of them and running
-it has added.
+Prints JSON: the median seconds of a call of the last graph on one core, and the memory that opening all of
+them and running it has added.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def _main() -> None:
     given = {name: np.zeros(shape, np.float32) for name, shape in json.loads(shapes).items()}
     options = SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # other work on the machine then matters least
     before, _ = _memory_mb()
     sessions = [
         InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths

@@ -65,12 +65,12 @@ def _low_rank(keep: float) -> Recipe:
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "decoder": (
         Recipe(),
-        _distilled(48, 3),
         _pruned(0.75),
+        _distilled(48, 3),
         _pruned(0.5),
+        _distilled(32, 2),
         _pruned(0.25),
         _low_rank(0.75),
-        _distilled(32, 2),
         _low_rank(0.5),
         _distilled(24, 2),
         _low_rank(0.25),
@@ -87,7 +87,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
     ),
     "student": (Recipe(),),
 }
-"""By sub-model, in the order of what is left of the picture in `studies/compression`, the best first."""
+"""By sub-model: as it is, then by what is left of the picture in `studies/compression`, the best first."""
 ELASTIC = Recipe(method="elastic")
 """A decoder of several sizes, for a device whose load changes; taken where it is asked for."""
 
