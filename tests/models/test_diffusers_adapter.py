@@ -316,7 +316,7 @@ def test_what_cannot_be_is_said_in_one_line(
 def test_what_does_not_fit_is_said_before_anything_is_read(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match=r"'flow', the denoiser of sd, .* is stepped by ddim"):
+    with pytest.raises(BundleError, match=r"'flow', a StableDiffusionPipeline is stepped by ddim"):
         DiffusersModels(str(folders["sd"]), scheduler="flow")
     named = {"request": {"prompt": PROMPT}}
     flux = {"name": str(folders["flux"])}

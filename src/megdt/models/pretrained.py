@@ -160,7 +160,6 @@ def is_autoencoder(folder: Path) -> bool:
     return not (folder / INDEX).is_file() and any(folder.glob("*_decoder.safetensors"))
 
 
-@lru_cache
 def as_path(name: str) -> Path:
     """Where a name would lie on this machine, whatever it is.
 
@@ -177,6 +176,7 @@ def as_path(name: str) -> Path:
     return path
 
 
+@lru_cache
 def find_folder(name: str) -> Path:
     """The folder of a pipeline, with its configuration; weights may come later.
 
