@@ -20,7 +20,7 @@ import torch
 from data import CACHE, CROP, HELD_OUT
 from torch import Tensor
 from torch.nn import functional
-from training import Average, Run, pick_device, save_model
+from training import Average, Run, in_half, pick_device, save_model
 
 from megdt.models.autoencoder import Decoder, Encoder
 from megdt.models.quality import psnr_db
@@ -137,7 +137,7 @@ def train(
         noisy = torch.rand(BATCH) < 1 / 6
         power[noisy] = 10 ** -(torch.rand(int(noisy.sum())) * 5 - 2)
         told = torch.where(noisy, power, torch.zeros(())).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_half(device):
             latent = model["encoder"](image)
             noise = torch.randn(latent.shape) * power.sqrt()[:, None, None, None]
             decoded = model["decoder"](latent + noise.to(device), told)

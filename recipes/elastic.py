@@ -5,6 +5,7 @@
     python recipes/elastic.py train --minutes 45
     python recipes/elastic.py alone --width 32 --blocks 2 --minutes 10
     python recipes/elastic.py measure                 # all that have been trained, on held-out views
+    python recipes/elastic.py variant --out FOLDER    # the one of many sizes, as megdt compress writes it
 
 The latents are those of the bundle's encoder, so all of them decode the same seeds. `draw` keeps crops,
 their latents, a sixth of them with noise, and what the bundle's own decoder makes of these. Each step
@@ -24,9 +25,12 @@ from autoencoder import BATCH, SHARES, draw_batch
 from data import CACHE, CROP
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
-from training import Average, Run, pick_device
+from training import Average, Run, in_half, pick_device
 
+from megdt.compression.compressor import Compressor
+from megdt.compression.distillation import output_loss, weigh
+from megdt.compression.recipes import ELASTIC
+from megdt.link.energy import load_profile
 from megdt.models.autoencoder import Decoder
 from megdt.models.bundle import Bundle
 from megdt.models.elastic import LARGEST, SIZES, Size, cut
@@ -68,23 +72,6 @@ def _to_bytes(image: Tensor) -> np.ndarray:
     return (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def weigh(image: Tensor, told: Tensor) -> Tensor:
-    """As in `autoencoder.reconstruction_loss`: more where there is contrast, less where noise is."""
-    mean = functional.avg_pool2d(image, 9, 1, 4)
-    contrast = functional.avg_pool2d((image - mean).square().mean(1, keepdim=True), 9, 1, 4)
-    sample = 1 / (1 + 50 * told).clamp(max=50)
-    return (1 + 6 * (contrast / 0.05).clamp(max=1)) * sample[:, None, None, None]
-
-
-def measure_loss(decoded: Tensor, wanted: Tensor, weight: Tensor, told: Tensor) -> Tensor:
-    sample = 1 / (1 + 50 * told).clamp(max=50)
-    error = 4 * ((decoded - wanted).square() * weight).mean()
-    for dim in (2, 3):
-        differs = (decoded.diff(dim=dim) - wanted.diff(dim=dim)).abs().mean((1, 2, 3))
-        error = error + 0.3 * (differs * sample).mean()
-    return error
-
-
 def pick_sizes(rng: np.random.Generator) -> list[Size]:
     """Two: the larger ones hold what the smaller ones share."""
     first, second = rng.choice(len(SIZES), 2, replace=False)
@@ -112,9 +99,9 @@ def train(
         losses = {}
         for size in [alone] if alone else pick_sizes(rng):
             weights = cut(dict(model.named_parameters()), size)
-            with torch.autocast(device.type, torch.bfloat16, enabled=size.width > 32):
+            with in_half(device, enabled=size.width > 32):
                 decoded: Tensor = functional_call(shapes[size], weights, (latent, told)).float()
-            loss = measure_loss(decoded, wanted, weight, told)
+            loss = output_loss(decoded, wanted, weight, told)
             loss.backward()
             losses[size.width] = loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -161,13 +148,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("draw", "train", "alone", "measure"))
+    parser.add_argument("what", choices=("draw", "train", "alone", "measure", "variant"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--crops", type=int, default=24_000)
     parser.add_argument("--views", type=int, default=60, help="measured")
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--out", type=Path, default=Path("elastic-decoder"))
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=2)
     arguments = parser.parse_args()
@@ -177,6 +165,14 @@ def main() -> None:
         return
     if arguments.what == "measure":
         measure(arguments.cache, arguments.views)
+        return
+    if arguments.what == "variant":
+        maker, model = Compressor("decoder", device=load_profile("phone")), LARGEST.make()
+        model.load_state_dict(
+            torch.load(arguments.cache / "elastic.pt", weights_only=True)["average"]
+        )
+        maker.write(maker.estimate(ELASTIC), arguments.out, model=model)
+        print((arguments.out / "README.md").read_text())
         return
     alone = None
     if arguments.what == "alone":

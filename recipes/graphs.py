@@ -3,14 +3,13 @@
 python recipes/graphs.py [--out src/megdt/models/bundle]
 
 The steps of int8 are fitted to held-out garden views. What each graph loses against torch, and how
-long it takes on this machine, is written into onnx.json with the floating point operations that a
+long it takes on this machine, is written into manifest.json with the floating point operations that a
 ledger charges.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,9 @@ from numpy.typing import NDArray
 
 from megdt.models.bundle import Bundle
 from megdt.models.cards import BUNDLE
+from megdt.models.manifest import describe_graph, graph_name, write_manifest
 from megdt.models.onnx_export import Inputs, export
-from megdt.models.onnx_models import EXPORTED, FACTS, OnnxModels, graph_name
+from megdt.models.onnx_models import EXPORTED, OUTPUTS, OnnxModels
 from megdt.models.quality import psnr_db
 from megdt.records import Precision
 from megdt.worlds.garden import draw_view
@@ -145,22 +145,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BUNDLE, help="the folder of the weights")
     arguments = parser.parse_args()
     bundle, pictures = Bundle(arguments.out), draw(HELD_OUT)
-    facts: dict[str, Any] = {}
-    facts["preview"] = fit_preview(bundle, pictures)
+    content: dict[str, Any] = {"preview": fit_preview(bundle, pictures), "models": {}}
     for name in EXPORTED:
-        facts[name] = {"weights_sha256": bundle.card(name)["sha256"], **count(bundle, name)}
-        (arguments.out / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+        weights = {"file": f"{name}.safetensors", "sha256": bundle.card(name)["sha256"]}
+        graphs: dict[str, Any] = {}
+        content["models"][name] = {
+            "inputs": EXPORTED[name], "output": OUTPUTS[name], **count(bundle, name),
+            "weights": weights, "graphs": graphs,
+        }  # fmt: skip
         for precision in get_args(Precision):
             fitted = calibrate(bundle, name) if precision == "int8" else None
-            graph = export(bundle, name, precision, calibration=fitted)
-            (arguments.out / graph_name(name, precision)).write_bytes(graph)
+            path = arguments.out / graph_name(name, precision)
+            path.write_bytes(export(bundle, name, precision, calibration=fitted))
+            graphs[precision] = describe_graph(path)
+            write_manifest(arguments.out, content)
             ours = OnnxModels(arguments.out, precision=precision)
-            facts[name][precision] = {
-                "graph_bytes": len(graph),
-                **measure(bundle, ours, name, pictures),
-            }
-            print(name, precision, facts[name][precision], flush=True)
-    (arguments.out / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+            graphs[precision] |= measure(bundle, ours, name, pictures)
+            print(name, precision, graphs[precision], flush=True)
+    write_manifest(arguments.out, content)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 from data import CACHE, CROP
 from torch import Tensor
 from torch.nn import functional
-from training import BUNDLE, Average, Run, pick_device, save_model
+from training import BUNDLE, Average, Run, in_half, pick_device, save_model
 
 from megdt.codecs import Codec
 from megdt.codecs.jscc import PlainSeedCodec
@@ -192,7 +192,7 @@ def train(
         maps = torch.where(half < 0.25, 8.0, torch.where(half < 0.5, 16.0, maps))
         # A coarse seed may be all that is sent.
         maps = torch.where((bits > 0) & (half > 0.5), 0.0, maps)
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_half(device):
             mended, power = transmit(
                 model,
                 latent.contiguous(memory_format=torch.channels_last),

@@ -20,7 +20,7 @@ import torch
 from data import CACHE, HELD_OUT
 from denoiser import CAPTIONS, describe
 from torch.nn import functional
-from training import BUNDLE, Average, Run, pick_device, save_model
+from training import BUNDLE, Average, Run, in_half, pick_device, save_model
 
 from megdt.codecs.sketch import STYLES, SketchCodec
 from megdt.codecs.sketch_styles import CELLS, draw, simplify
@@ -112,7 +112,7 @@ def train(arguments: argparse.Namespace) -> None:
         mixed = ((1 - spread) * latent + spread * noise).contiguous(
             memory_format=torch.channels_last
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_half(device):
             features = model(seen.contiguous(memory_format=torch.channels_last), style, grid=GRID)
             flow = denoiser(mixed, sigma, told, position=where, scale=scale, features=features)
         mean = functional.avg_pool2d(latent, 3, 1, 1)
@@ -157,7 +157,7 @@ def measure(arguments: argparse.Namespace) -> None:
             drawn = []
             for start in range(0, len(views), BATCH):
                 rows = slice(start, start + BATCH)
-                with torch.autocast(bundle.device.type, torch.bfloat16):
+                with in_half(bundle.device):
                     latents = bundle.redraw(
                         sketches[rows],
                         None if embeds is None else embeds[rows],

@@ -23,7 +23,7 @@ import torch
 from data import CACHE, HELD_OUT
 from denoiser import describe, render
 from torch import Tensor
-from training import BUNDLE, Average, Run, pick_device, save_model
+from training import BUNDLE, Average, Run, in_half, pick_device, save_model
 
 from megdt.models import LATENT_CHANNELS, SHIFT
 from megdt.models.bundle import Bundle
@@ -67,7 +67,7 @@ class Teacher:
     def flow(self, latent: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """Guided. [batch, 4, 32, 32]"""
         # Half precision is nearly twice as fast, and its error 0.02 % of the flow.
-        with torch.autocast(latent.device.type, torch.bfloat16):
+        with in_half(latent.device):
             flow = guide(self.on_grid, embeds, guidance_scale=GUIDANCE)(latent, sigma)
         return flow.float()
 
@@ -161,7 +161,7 @@ def train(cache: Path, run: Run) -> Average:
         picked = torch.randint(len(latents), (BATCH,), generator=generator)
         latent, sigma, flow = (part[picked].to(device).float() for part in (latents, sigmas, flows))
         latent = latent.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_half(device):
             found = model(latent, sigma)
         error = (found.float() - flow).square().mean((1, 2, 3))
         # An error of the flow moves the picture by as much as is left of the noise, and half of

@@ -25,6 +25,12 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+def in_half(device: torch.device, *, enabled: bool = True) -> torch.autocast:
+    """Compute in bfloat16 where that is faster: a CPU without it takes nine times as long."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and fast)
+
+
 class Average:
     """Exponential moving average of a model's weights, buffers copied."""
 

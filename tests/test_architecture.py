@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "megdt"
 # Each may import what stands before it, and itself.
 ORDER = (
-    "__init__", "errors", "records", "worlds", "models", "codecs", "link", "mechanisms", "twin",
+    "__init__", "errors", "records", "worlds", "models", "codecs", "link", "compression", "mechanisms", "twin",
     "scenario", "sensing", "pictures", "profiling", "trial", "site", "tasks", "diagram", "report", "showing", "watching", "runtime", "study", "doctor", "cli",
 )  # fmt: skip
 

@@ -76,6 +76,7 @@ needs_weights = pytest.mark.skipif(
     "name",
     [
         "bundle_quality",
+        "compression",
         "fair_baseline",
         "fig6",
         "interactive",
@@ -140,3 +141,23 @@ def test_the_split_survives_less_snr_than_the_picture_as_in_the_paper() -> None:
     assert reached[0] < reached[1]
     for line in (split, centralized):
         assert line[40] < 0.05 * max(centralized.values())
+
+
+@needs_weights
+@pytest.mark.skipif(find_spec("diffusers") is None, reason="needs the extra diffusers")
+@pytest.mark.filterwarnings("ignore")
+def test_fig6_takes_a_pipeline_of_ones_own(tmp_path: Path) -> None:
+    from tests.models.tiny_pipelines import write_pipeline
+
+    folder, out = ROOT / "studies" / "fig6", tmp_path / "results.json"
+    pipeline = write_pipeline("sdxl", tmp_path)
+    run(folder / "run.py", "--quick", "--model", pipeline, "--out", out, cwd=tmp_path)
+    curves = json.loads(out.read_text())["curves"]
+    psnr_db = {name: {p["snr_db"]: p["psnr_db"] for p in each} for name, each in curves.items()}
+    # Symbols suffer from noise; bits arrive or do not, and lose what eight of them leave out.
+    assert psnr_db["split, analog"][10] > psnr_db["split, analog"][-10] + 5
+    assert psnr_db["seed, int8"][10] == psnr_db["seed, int8"][-10] < 60
+    assert curves["AVIF + LDPC"][1]["uses"] <= 1.5 * curves["split, analog"][1]["uses"]
+    run(folder / "plot.py", "--results", out, "--out", tmp_path, cwd=tmp_path)
+    assert (tmp_path / "own_model.png").is_file()
+    assert (tmp_path / "own_model_paper.png").is_file()

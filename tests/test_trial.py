@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from megdt.codecs.jscc import read_card
-from megdt.errors import RequestError
+from megdt.errors import BundleError, RequestError
 from megdt.link.recording import read_recording
 from megdt.models.bundle import Bundle
 from megdt.scenario import Scenario, jscc_codec, parse_scenario
@@ -108,6 +109,13 @@ def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
     sent = transmit(scenario("ue_to_es", coding="ideal"), PICTURE, bundle, baseline=None)
     assert image is not None
     assert (image == sent.result.image).all()
+    plan = json.loads(path.read_text())
+    told = json.dumps(plan).replace(bundle.checksum, "0" * 64)
+    path.write_text(told)
+    with pytest.raises(
+        BundleError, match=r"is of bundle 000000000000, bundle is .*; leave --model out"
+    ):
+        receive(path)
 
 
 def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_path: Path) -> None:
@@ -120,7 +128,9 @@ def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_pa
     sender = parse_scenario(tables)
     path = tmp_path / "a.sigmf-meta"
     record(sender, PICTURE, bundle, path)
-    receiver = parse_scenario(read_recording(path)[1])
+    plan = read_recording(path)[1]
+    del plan["model"]
+    receiver = parse_scenario(plan)
     codecs = [jscc_codec(s) for s in (sender, receiver)]
     ours = read_card()["sha256"]
     assert replace(codecs[0], peer_sha256=ours) == codecs[1]

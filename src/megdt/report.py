@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from megdt.errors import BundleError, OutputError
 from megdt.link.paper import PaperLink
 from megdt.pictures import draw_comparison
 from megdt.scenario import MECHANISMS, Scenario, parse_scenario
+from megdt.scenario.settings import take_model
 from megdt.trial import Trial, feature_uses
 
 if TYPE_CHECKING:
@@ -242,7 +244,7 @@ def recall_data(scenario: Scenario, models: StoredModels) -> dict[str, Any]:
     import torch
 
     return {
-        "scenario": scenario.table(),
+        "scenario": _told(scenario),
         "bundle_sha256": models.checksum,
         "versions": {
             "megdt": __version__,
@@ -250,12 +252,25 @@ def recall_data(scenario: Scenario, models: StoredModels) -> dict[str, Any]:
             "numpy": np.__version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
+            **({} if scenario.model.variant is None else {"onnxruntime": version("onnxruntime")}),
         },
     }
 
 
-def recalled_scenario(data: Mapping[str, Any], picture: Path) -> tuple[Scenario, StoredModels]:
+def _told(scenario: Scenario) -> dict[str, dict[str, Any]]:
+    tables, model = scenario.table(), scenario.model.told()
+    return {**tables, "model": model}
+
+
+def recalled_scenario(
+    data: Mapping[str, Any], picture: Path, model: Mapping[str, Any] | None = None
+) -> tuple[Scenario, StoredModels]:
     """The scenario in a picture's recall data, and the models that made it.
+
+    Args:
+        data: Of the picture.
+        picture: For messages.
+        model: Keys of [model] that its reader gives; see `settings.take_model`.
 
     Raises:
         OutputError: If the data lacks a part.
@@ -268,8 +283,8 @@ def recalled_scenario(data: Mapping[str, Any], picture: Path) -> tuple[Scenario,
             f"{picture} lacks scenario, versions or bundle_sha256 in its recall data; "
             "generate it again"
         )
-    scenario = parse_scenario(tables, source=str(picture))
-    models, name = scenario.model.load(), scenario.model.name
+    scenario = parse_scenario(take_model(tables, model or {}, str(picture)), source=str(picture))
+    models, name = scenario.model.load(), scenario.model.name or scenario.model.variant
     if made_with != models.checksum:
         raise BundleError(
             f"{picture} was made with {name or 'bundle'} {made_with[:12]}, this installation has "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from megdt.errors import OutputError, RequestError, StudyError
+from megdt.models.manifest import is_variant
 
 PLACES = (Path(__file__).parent.parent.parent / "studies", Path("studies"))
 """Where studies are looked for: the source tree of this package, and the current folder."""
@@ -81,6 +82,10 @@ def run_study(
     if model is not None and not _takes_model(folder):
         raise RequestError(
             f"study {folder.name} is about the bundle's own models; --model is of {', '.join(takers)}"
+        )
+    if model is not None and is_variant(Path(model)):
+        raise RequestError(
+            f"{model} is of megdt compress, and studies take whole models; see study compression for smaller ones"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.codecs.jscc import read_card
-from megdt.errors import RequestError
+from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
 from megdt.mechanisms.execute import air_rng
@@ -31,9 +31,11 @@ from megdt.mechanisms.single_user import (
     fuse,
     redraw,
 )
-from megdt.mechanisms.stages import Job
+from megdt.mechanisms.stages import Job, models_at
+from megdt.models.cards import Cards
 from megdt.records import Delivery, Feature, Kind, Ledger, Outcome, Part, Result, Side
 from megdt.scenario import Scenario, parse_scenario, sketch_size_px, told_snr_db
+from megdt.scenario.settings import take_model
 from megdt.sensing import sense
 
 if TYPE_CHECKING:
@@ -257,7 +259,7 @@ def record(
             "codec hybrid fits its bits to a link that answers, a recording has none; take jscc"
         )
     packet = scenario.codec("seed").encode(
-        Feature(kind="seed", values=bundle.encode(picture[None])[0])
+        Feature(kind="seed", values=models_at(bundle, Side.UE).encode(picture[None])[0])
     )
     transport = link.transport
     burst = write_recording(
@@ -268,7 +270,7 @@ def record(
         carrier_frequency_hz=link.carrier_frequency_hz,
         mcs_table=link.mcs_table,
         # Enough to make the picture anywhere; a device's file would not travel with it.
-        plan=_travelling_plan(scenario),
+        plan=_travelling_plan(scenario, bundle),
     )
     return {
         "file": str(path),
@@ -284,7 +286,7 @@ def record(
 _NUMEROLOGY = ("bandwidth_hz", "subcarrier_spacing_khz", "coding", "csi")
 
 
-def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
+def _travelling_plan(scenario: Scenario, models: StoredModels) -> dict[str, Any]:
     """Tables by which another machine builds the codec that was used here."""
     plan = scenario.plan
     name = plan.codecs["seed"]
@@ -299,8 +301,9 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
             "jscc_sha256": read_card()["sha256"],
         }
     named = scenario.model.name is not None
+    table = scenario.model.told() if named else {}
     return {
-        **({"model": scenario.model.table()} if named else {}),
+        "model": {**table, "sha256": models.checksum if named else Cards().checksum},
         "request": {
             "prompt": scenario.request.prompt,
             "size_px": scenario.request.size_px,
@@ -313,19 +316,47 @@ def _travelling_plan(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def receive(path: Path) -> tuple[Outcome, NDArray[np.uint8] | None]:
+def receive(
+    path: Path, model: Mapping[str, Any] | None = None
+) -> tuple[Outcome, NDArray[np.uint8] | None]:
     """The picture of a recording, or None where it cannot be decoded.
+
+    Args:
+        path: NAME.sigmf-meta.
+        model: Keys of [model] that its reader gives; see `settings.take_model`.
 
     Raises:
         LinkError, ScenarioError, CodecError: If the file is not a recording of a seed.
+        BundleError: If it is of other models.
+        RequestError: If smaller models for a UE are given.
     """
+    if "variant" in (model or {}):
+        raise RequestError(
+            "--model is of megdt compress, whose models a UE runs, and a recording is decoded by the ES; leave it out"
+        )
     delivery, plan = read_recording(path)
-    scenario = parse_scenario(plan, source=str(path))
+    told = plan.get("model", {})
+    if not isinstance(told, Mapping):
+        raise ScenarioError(f"{path} [model] is {told!r}, expected a table; record it again")
+    told = dict(told)
+    made_with = told.pop("sha256", None)
+    tables = {name: table for name, table in plan.items() if name != "model"} | (
+        {"model": told} if told else {}
+    )
+    tables = take_model(tables, model or {}, str(path))
+    scenario = parse_scenario(tables, source=str(path))
+    models = scenario.model.load()
+    if made_with != models.checksum:
+        raise BundleError(
+            f"{path} is of {told.get('name') or 'bundle'} {str(made_with)[:12]}, {scenario.model.name or 'bundle'} "
+            f"is {models.checksum[:12]}; "
+            + ("leave --model out" if not told else "name the one that it was made with by --model")
+        )
     if delivery.outcome != "delivered":
         return delivery.outcome, None
     seed = scenario.codec("seed").decode(delivery)
     noise_power = np.array([seed.noise_power], np.float32)
-    return "delivered", scenario.model.load().decode(seed.values[None], noise_power)[0]
+    return "delivered", models.decode(seed.values[None], noise_power)[0]
 
 
 def feature_uses(ledger: Ledger) -> int:

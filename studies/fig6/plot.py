@@ -33,6 +33,9 @@ STYLES: dict[str, dict[str, Any]] = {
     "AVIF + LDPC": {"color": "#D55E00", "marker": "v"},
     "WebP + LDPC": {"color": "#E69F00", "marker": "^"},
     "raw pixels": {"color": "#888888", "marker": "+", "ls": ":"},
+    "seed, int8": {"color": "#56B4E9", "marker": "s"},
+    "MEG-DT, paper mode": {"color": "#000000", "marker": "o", "lw": 2},
+    "centralized, paper mode": {"color": "#D55E00", "marker": "v"},
     "prompt only": {"color": "#CC79A7", "marker": "P", "ls": "-."},
     "sketch, layout": {"color": "#CC79A7", "marker": "1", "ls": "none", "ms": 9},
     "sketch, thumbnail": {"color": "#CC79A7", "marker": "*", "ls": "none", "ms": 9},
@@ -55,6 +58,11 @@ CAPTIONS = {
     "rates": "Quantised seeds against AVIF without a channel, means over scenes.",
 }
 """What the figures show, in the order of a report."""
+OWN_CAPTIONS = {
+    "own_model": "Generated pictures in fair mode, AVIF in the channel uses of the split's analog seed; pixels and prompt take their own.",
+    "own_model_paper": "The paper's own convention: real noise on raw values.",
+}
+"""The same with a model of one's own."""
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 Image = NDArray[np.uint8]
 
@@ -262,6 +270,15 @@ def draw_pictures(
     plt.close(figure)
 
 
+def draw_own(curves: Curves, out: Path) -> None:
+    """Both conventions, with a model of one's own."""
+    paper = {name: curve for name, curve in curves.items() if name.endswith("paper mode")}
+    fair = {name: curve for name, curve in curves.items() if name not in paper}
+    metrics = ("perceptual", "psnr_db")
+    draw_quality(fair, "generated pictures", out / "own_model.png", metrics)
+    draw_quality(paper, "the paper's convention", out / "own_model_paper.png", metrics)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -271,6 +288,9 @@ def main() -> None:
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
     out = arguments.out or arguments.results.parent
+    if "model_sha256" in results:
+        draw_own(results["curves"], out)
+        return
     draw_paper(results, out / "paper.png")
     garden = results["curves"]["garden"]
     metrics = ("kid", "perceptual", "psnr_db", "ms_ssim")

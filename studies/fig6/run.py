@@ -1,6 +1,7 @@
 """Fig. 6: seeds, joint codes, sketches and pictures by SNR, as the paper does and in fair terms.
 
 python studies/fig6/run.py [--quick] [--out results.json] [--workers 2] [--scratch FOLDER]
+python studies/fig6/run.py --model stabilityai/sd-turbo --out FILE    # a pipeline of one's own
 
 Every picture measured is kept in the scratch folder: a run that was interrupted goes on from
 there, and `--summarise` makes results of what is there already.
@@ -15,6 +16,7 @@ import os
 import pickle
 import platform
 import shutil
+import sys
 import tempfile
 import time
 import tomllib
@@ -41,12 +43,14 @@ from measure import (
     measure_picture,
     sweep_rates,
 )
-from plot import CAPTIONS, draw_pictures
+from own_model import measure as measure_own
+from plot import CAPTIONS, OWN_CAPTIONS, draw_pictures
 from schemes import GARDEN, GENERATED, SETS
 from summary import Judge, curves, differences, judge_garden, rate_ratios, smallest_rate
 
 from megdt import __version__
 from megdt.codecs.jscc import read_card
+from megdt.errors import MegdtError
 from megdt.models.bundle import Bundle
 from megdt.models.classifier import PROBE_FEATURES
 
@@ -179,6 +183,19 @@ def name_machine() -> dict[str, str]:
     }
 
 
+def write_own(model: str, settings: dict[str, Any], out: Path) -> None:
+    """Results with a pipeline of one's own."""
+    started = time.perf_counter()
+    try:
+        measured = measure_own(model, settings)
+    except MegdtError as error:
+        sys.exit(str(error))
+    found = {"settings": settings, "versions": name_machine(), "figures": OWN_CAPTIONS, **measured}
+    found["seconds"] = round(time.perf_counter() - started)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"results: {out}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -189,12 +206,18 @@ def main() -> None:
     parser.add_argument(
         "--scratch", type=Path, help="(default: a temporary folder, removed at the end)"
     )
+    parser.add_argument("--model", help="a pipeline that draws instead: a folder, or a hub's name")
     parser.add_argument("--summarise", action="store_true", help="what the scratch folder has")
     parser.add_argument("--settings", type=Path, default=HERE / "study.toml")
     arguments = parser.parse_args()
     workers = arguments.workers or (1 if arguments.quick else 2)
     settings = read_settings(arguments.settings, quick=arguments.quick)
     started = time.perf_counter()
+    own = settings.pop("own_model")
+    if arguments.model is not None:
+        told = {**own, "snr_db": settings["snr_db"], "link": settings["link"]}
+        write_own(arguments.model, told, arguments.out)
+        return
     bundle, joint = Bundle(), read_card()["sha256"]
     named = json.dumps([settings, bundle.checksum, joint]).encode()
     # Another setting or another model is another run: it must not take up this one's pictures.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import diffusers
 from megdt.errors import BundleError, MechanismError, RequestError, ScenarioError
 from megdt.models import pretrained
 from megdt.models.diffusers_adapter import IMAGE_TO_IMAGE, DiffusersModels
-from megdt.models.partial_scheduler import SCHEDULERS
+from megdt.models.pretrained import SCHEDULERS
 from megdt.records import Side
 from megdt.scenario import Scenario, parse_scenario
 from tests.models.tiny_pipelines import PIPELINES, write_pipeline
@@ -118,8 +121,9 @@ def test_half_precision_crosses_without_a_loss(name: str, folders: dict[str, Pat
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("strength", [0.5, 0.6])
 def test_an_edit_is_that_of_image_to_image(
-    name: str, folders: dict[str, Path], cut: dict[str, DiffusersModels]
+    name: str, strength: float, folders: dict[str, Path], cut: dict[str, DiffusersModels]
 ) -> None:
     models = cut[name]
     picture = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
@@ -129,15 +133,40 @@ def test_an_edit_is_that_of_image_to_image(
     pipe.set_progress_bar_config(disable=True)
     given = torch.from_numpy(latents)
     wanted = pipe(
-        PROMPT, image=given, strength=0.5, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+        PROMPT, image=given, strength=strength, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
         generator=[torch.Generator().manual_seed(7)], output_type="latent",
         **({"height": 64, "width": 64} if name in ("sd3", "flux") else {}),
     ).images  # fmt: skip
     found = models.edit(
-        latents, models.embed([PROMPT]), [7], strength=0.5, steps=STEPS, guidance_scale=GUIDANCE
+        latents,
+        models.embed([PROMPT]),
+        [7],
+        strength=strength,
+        steps=STEPS,
+        guidance_scale=GUIDANCE,
     )
     np.testing.assert_array_equal(found, models._unpack(wanted, 8))
     assert np.abs(found - latents).mean() > 0.05
+
+
+@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "HeunDiscreteScheduler"])
+def test_an_edit_counts_steps_as_the_scheduler_does(
+    scheduler: str, folders: dict[str, Path]
+) -> None:
+    models = DiffusersModels(str(folders["sd"]))
+    pipe = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(folders["sd"])
+    pipe.set_progress_bar_config(disable=True)
+    for each in (models._pipeline, pipe):
+        each.scheduler = getattr(diffusers, scheduler).from_config(each.scheduler.config)
+    latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    wanted = pipe(
+        PROMPT, image=torch.from_numpy(latents), strength=0.6, num_inference_steps=6,
+        guidance_scale=GUIDANCE, generator=[torch.Generator().manual_seed(7)], output_type="latent",
+    ).images  # fmt: skip
+    found = models.edit(
+        latents, models.embed([PROMPT]), [7], strength=0.6, steps=6, guidance_scale=GUIDANCE
+    )
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_what_is_hidden_is_drawn_anew(cut: dict[str, DiffusersModels]) -> None:
@@ -152,7 +181,10 @@ def test_what_is_hidden_is_drawn_anew(cut: dict[str, DiffusersModels]) -> None:
     np.testing.assert_array_equal(drawn, other)  # what was hidden is not looked at
     kept, anew = np.abs(drawn[..., :4]).mean(), np.abs(drawn[..., 4:]).mean()
     assert anew > 1.5 * kept
-    assert (models.edit(latents, embeds, [7], **(told | {"strength": 0.0})) == latents).all()
+    still = told | {"strength": 0.0}
+    assert (models.edit(latents, embeds, [7], **still) == latents).all()
+    filled = models.edit(latents, embeds, [7], confidence=seen, **still)
+    assert np.abs(filled[..., :4] - latents[..., :4]).max() < 1e-6 < np.abs(filled[..., 4:]).mean()
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])
@@ -173,6 +205,14 @@ def test_noise_of_the_air_is_denoised_from_the_level_that_it_makes(
     assert shares == sorted(shares)
     assert shares[0][1] == shares[1][1] == 1
     assert shares[-1][1] > 1
+    done = models.denoise(models.embed([PROMPT]), [7], handoff_step=STEPS, **SMALL)
+    for power, steps in ((1e-6, 0), (0.5, 1)):
+        told.clear()
+        models.finish(
+            done, [PROMPT], [7], noise_power=power, steps=STEPS, handoff_step=STEPS,
+            guidance_scale=GUIDANCE, progress=lambda step, steps: told.append(steps),
+        )  # fmt: skip
+        assert min(len(told), 1) == steps
 
 
 def test_a_ue_may_have_a_tiny_autoencoder(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -216,6 +256,17 @@ def test_operations_are_counted_as_torch_counts_them(cut: dict[str, DiffusersMod
     assert 2 * small < models.flops - before - small < 2.5 * small
 
 
+def test_threads_read_one_pipeline_and_embed_alike(folders: dict[str, Path]) -> None:
+    models = DiffusersModels(str(folders["sd"]))
+    prompts = ["a", "red poppies", "one blue lily under a grey sky", "tulips " * 9] * 4
+    with ThreadPoolExecutor(8) as pool:
+        pipes = list(pool.map(lambda _: id(models._pipeline), range(8)))
+        found = list(pool.map(lambda prompt: models.embed([prompt]), prompts))
+    assert len(set(pipes)) == 1
+    for prompt, embeds in zip(prompts, found, strict=True):
+        np.testing.assert_array_equal(embeds, models.embed([prompt]))
+
+
 def test_parts_that_are_named_are_read_and_no_other(folders: dict[str, Path]) -> None:
     models = DiffusersModels(str(folders["sd"]))
     models.load("decoder")
@@ -248,9 +299,10 @@ def test_what_cannot_be_is_said_in_one_line(
         DiffusersModels(str(folders["sd"]), scheduler="heun")
     with pytest.raises(BundleError, match="dtype is 'int8', take float32"):
         DiffusersModels(str(folders["sd"]), dtype="int8")
-    monkeypatch.setattr(pretrained, "free_bytes", lambda: 1000)
-    with pytest.raises(BundleError, match=r"GB of memory are free; .* or model.dtype bfloat16"):
-        DiffusersModels(str(folders["sd"])).load("denoiser")
+    with monkeypatch.context() as little:
+        little.setattr(pretrained, "free_bytes", lambda: 1000)
+        with pytest.raises(BundleError, match=r"GB of memory are free; .* or model.dtype bfloat16"):
+            DiffusersModels(str(folders["sd"])).load("denoiser")
     embeds, flux = sd.embed([PROMPT]), cut["flux"]
     flux_embeds, blank = flux.embed([PROMPT]), np.zeros((1, 2, 4, 8, 8), np.float32)
     with pytest.raises(RequestError, match="embed the prompt with it"):
@@ -259,6 +311,71 @@ def test_what_cannot_be_is_said_in_one_line(
         flux.denoise(flux_embeds, [7], **(SMALL | {"size_px": 72}))
     with pytest.raises(MechanismError, match="cannot fuse"):
         sd.fuse(blank, blank[:, :, 0], blank[:, :, 0, 0, 0], blank[:, :, 0, 0, 0])
+
+
+def test_what_does_not_fit_is_said_before_anything_is_read(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match=r"'flow', a StableDiffusionPipeline is stepped by ddim"):
+        DiffusersModels(str(folders["sd"]), scheduler="flow")
+    named = {"request": {"prompt": PROMPT}}
+    flux = {"name": str(folders["flux"])}
+    for model, message in (
+        (flux | {"scheduler": "euler"}, "is stepped by flow; take one of these"),
+        (flux | {"scheduler": "heun"}, "scheduler is 'heun', take one of ddim"),
+        (flux | {"dtype": "int8"}, "dtype is 'int8', take one of float32"),
+        ({"dtype": "float16"}, "no pipeline is named"),
+    ):
+        with pytest.raises((BundleError, ScenarioError), match=message):
+            parse_scenario({**named, "model": model})
+    refiner = tmp_path / "refiner"
+    shutil.copytree(folders["sdxl"], refiner)
+    index = json.loads((refiner / "model_index.json").read_text())
+    index["text_encoder"] = [None, None]
+    (refiner / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(BundleError, match="refines what another has drawn"):
+        DiffusersModels(str(refiner))
+
+
+def test_only_what_is_read_counts(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "sd"
+    shutil.copytree(folders["sd"], copy)
+    unet = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(unet, unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    shutil.copy(unet, unet.with_suffix(".bin"))
+    (copy / "README.md").write_text("A pipeline.")
+    plain = DiffusersModels(str(folders["sd"]))
+    assert DiffusersModels(str(copy)).checksum == plain.checksum
+    assert DiffusersModels(str(copy), dtype="bfloat16").checksum != plain.checksum
+    unet.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(BundleError, match="only points to its weights; fetch them by git lfs pull"):
+        DiffusersModels(str(copy)).load("denoiser")
+    unet.write_bytes(b"\xff" * 100)
+    with pytest.raises(BundleError, match=r"is not a safetensors file .*; fetch it again"):
+        DiffusersModels(str(copy)).load("denoiser")
+
+
+def test_why_the_hub_gives_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    from huggingface_hub import errors
+
+    answer = httpx.Response(401, request=httpx.Request("GET", "https://huggingface.co/a/b"))
+    for error, message in (
+        (errors.GatedRepoError("no", response=answer), r"is gated; .* log in with hf auth login"),
+        (
+            errors.RepositoryNotFoundError("no", response=answer),
+            "has no model a/b that this account",
+        ),
+        (ConnectionError("no"), "not on this machine and the hub cannot be reached"),
+    ):
+
+        def refuse(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+        pretrained.find_folder.cache_clear()
+        with pytest.raises(BundleError, match=message):
+            DiffusersModels("a/b")
 
 
 def test_a_scheduler_that_remembers_is_not_stopped(folders: dict[str, Path]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from megdt.errors import BundleError, RequestError
 from megdt.models.bundle import Bundle
 from megdt.models.cards import BUNDLE
-from megdt.models.onnx_models import EXPORTED, FACTS, OnnxModels, graph_name
+from megdt.models.manifest import FILE, Manifest, describe_graph, graph_name, write_manifest
+from megdt.models.onnx_models import EXPORTED, OUTPUTS, OnnxModels
 from megdt.records import Precision
 from megdt.worlds.garden import draw_view
 
@@ -118,12 +120,29 @@ def test_both_count_the_same_operations(torches: Bundle) -> None:
 
 
 def test_graphs_hold_no_weights_and_belong_to_those_beside_them() -> None:
-    facts = json.loads((BUNDLE / FACTS).read_text())
+    manifest = Manifest(BUNDLE)
     for name in EXPORTED:
-        assert facts[name]["weights_sha256"] == Bundle().card(name)["sha256"]
+        told = manifest.model(name)
+        assert told["weights"]["sha256"] == Bundle().card(name)["sha256"]
         for precision in PRECISIONS:
-            size = (BUNDLE / graph_name(name, precision)).stat().st_size
-            assert size == facts[name][precision]["graph_bytes"] < 150_000
+            size = manifest.graph(name, precision).stat().st_size
+            assert size == told["graphs"][precision]["bytes"] < 150_000
+
+
+def test_the_manifest_says_what_goes_in_and_out() -> None:
+    onnx = pytest.importorskip("onnx", reason="reading a graph needs onnx")
+    for name in EXPORTED:
+        told = Manifest(BUNDLE).model(name)
+        assert tuple(told["output"]) == OUTPUTS[name]
+        assert {key: tuple(axes) for key, axes in told["inputs"].items()} == EXPORTED[name]
+        for precision in PRECISIONS:
+            path = BUNDLE / graph_name(name, precision)
+            graph = onnx.load(path, load_external_data=False).graph
+            assert [entry.name for entry in graph.input] == list(EXPORTED[name])
+            for entry in graph.input:
+                sizes = [axis.dim_value for axis in entry.type.tensor_type.shape.dim]
+                axes = told["inputs"][entry.name]
+                assert sizes == [axis if isinstance(axis, int) else 0 for axis in axes]
 
 
 def test_a_graph_exported_anew_decodes_alike(tmp_path: Path) -> None:
@@ -131,9 +150,13 @@ def test_a_graph_exported_anew_decodes_alike(tmp_path: Path) -> None:
     from megdt.models.onnx_export import export
 
     for path in BUNDLE.iterdir():
-        if path.name.startswith(("decoder", "onnx")):
+        if path.name.startswith(("decoder", "manifest")):
             shutil.copy(path, tmp_path)
-    (tmp_path / graph_name("decoder", "fp16")).write_bytes(export(Bundle(), "decoder", "fp16"))
+    graph = tmp_path / graph_name("decoder", "fp16")
+    graph.write_bytes(export(Bundle(), "decoder", "fp16"))
+    content = Manifest(tmp_path).content
+    content["models"]["decoder"]["graphs"]["fp16"] = describe_graph(graph)
+    write_manifest(tmp_path, content)
     latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
     again = OnnxModels(tmp_path, precision="fp16").decode(latents)
     assert np.array_equal(again, OnnxModels(precision="fp16").decode(latents))
@@ -158,16 +181,27 @@ def test_what_a_ue_has_not_is_refused() -> None:
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for path in BUNDLE.iterdir():
-        if path.name.startswith(("encoder", "onnx")):
+        if path.name.startswith(("encoder", "manifest")):
             shutil.copy(path, tmp_path)
     picture = np.zeros((1, 64, 64, 3), np.uint8)
-    facts = json.loads((tmp_path / FACTS).read_text())
-    facts["encoder"]["weights_sha256"] = "0" * 64
-    (tmp_path / FACTS).write_text(json.dumps(facts))
-    with pytest.raises(BundleError, match="made of other weights"):
+    content = json.loads((tmp_path / FILE).read_text())
+    good, content["models"]["encoder"]["weights"]["sha256"] = json.dumps(content), "0" * 64
+    (tmp_path / FILE).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"encoder\.safetensors is missing or is not the one"):
         OnnxModels(tmp_path).encode(picture)
+    for damaged in ("{", "[]", '{"models": {"encoder": 1}}', good.replace("encoder", "other")):
+        (tmp_path / FILE).write_text(damaged)
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            OnnxModels(tmp_path).encode(picture)
+    (tmp_path / FILE).write_text(good)
     weights = bytearray((tmp_path / "encoder.safetensors").read_bytes())
     weights[-1] ^= 1
     (tmp_path / "encoder.safetensors").write_bytes(weights)
-    with pytest.raises(BundleError, match="checksum"):
+    with pytest.raises(BundleError, match=r"encoder\.safetensors is missing or is not the one"):
+        OnnxModels(tmp_path).encode(picture)
+    # Weights that are their manifest's, and not their card's.
+    content = json.loads(good)
+    content["models"]["encoder"]["weights"]["sha256"] = hashlib.sha256(weights).hexdigest()
+    (tmp_path / FILE).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="made of other weights"):
         OnnxModels(tmp_path).encode(picture)

@@ -19,6 +19,8 @@ import pytest
 
 from megdt.errors import SessionError
 from megdt.models.bundle import Bundle
+from megdt.models.cards import BUNDLE
+from megdt.models.manifest import Manifest, describe_graph, write_manifest
 from megdt.pictures import save_picture
 from megdt.runtime.feed import WAITING, Feed
 from megdt.runtime.limits import Limits
@@ -145,10 +147,27 @@ def test_every_answer_keeps_to_itself(es: EdgeServer) -> None:
 
 def test_of_the_bundle_only_what_browsers_run_is_given(es: EdgeServer) -> None:
     told = ask(es, "GET", "/v1/browser").json()
-    assert told["weights"]["decoder"] == Bundle().card("decoder")["sha256"]
+    assert told["models"]["decoder"]["weights"]["sha256"] == Bundle().card("decoder")["sha256"]
     assert ask(es, "GET", "/models/decoder.safetensors").status_code == 200
     for name in ("denoiser.safetensors", "..%2fbundle.py", "decoder.json"):
         assert ask(es, "GET", f"/models/{name}").status_code == 404
+
+
+def test_browsers_are_given_a_variant_where_the_server_has_one(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    graph = tmp_path / "decoder.int8.onnx"
+    graph.write_bytes(b"a smaller decoder")
+    told = Manifest(BUNDLE).model("decoder") | {"graphs": {"int8": describe_graph(graph)}}
+    del told["weights"]
+    write_manifest(tmp_path, {"bundle_sha256": bundle.checksum, "models": {"decoder": told}})
+    es = EdgeServer(bundle, key="k", variant=tmp_path)
+    models = ask(es, "GET", "/v1/browser").json()["models"]
+    assert list(models["decoder"]["graphs"]) == ["int8"]
+    assert "fp32" in models["encoder"]["graphs"]
+    assert ask(es, "GET", "/models/decoder.int8.onnx").content == b"a smaller decoder"
+    assert ask(es, "GET", "/models/encoder.int8.onnx").status_code == 200
+    assert ask(es, "GET", "/models/decoder.safetensors").status_code == 404
 
 
 def test_what_was_asked_is_listed_with_what_was_made(bundle: Bundle) -> None:

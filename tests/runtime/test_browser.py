@@ -139,7 +139,7 @@ def test_decoding_in_the_browser_is_decoding_here(page: Any) -> None:
         """async ({latent, noise}) => {
         const {run, config} = window.megdt;
         const made = await run("decode", {latent: Float32Array.from(latent), height: 32, width: 32,
-            noisePower: noise, precision: "fp32", weights: config.weights, exact: true});
+            noisePower: noise, precision: "fp32", model: config.models.decoder, exact: true});
         return Array.from(made.values); }""",
         told,
     )

@@ -28,6 +28,7 @@ from megdt.runtime.messages import Tables
 from megdt.runtime.sides import parse_request
 from megdt.scenario import Model, parse_scenario
 from megdt.worlds.garden import draw_view
+from tests.small_models import write_variant
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -229,6 +230,26 @@ def test_a_pipeline_on_both_ends_is_that_of_the_simulation(bundle: Bundle, tmp_p
     assert answer.made is not None
     assert simulated.made is not None
     np.testing.assert_array_equal(answer.made.values, simulated.made.values)
+    assert what(answer.ledger) == what(simulated.ledger)
+
+
+def test_a_ue_with_smaller_models_is_that_of_the_simulation(bundle: Bundle, tmp_path: Path) -> None:
+    folder = write_variant(tmp_path / "small")
+
+    async def run() -> Answer:
+        async with served(bundle) as (_, port), ue_of(port, OnnxModels(variant=folder)) as ue:
+            return await ue.ask(TABLES)
+
+    answer = asyncio.run(run())
+    model = Model(variant=str(folder))
+    simulated = parse_scenario({**TABLES, "model": model.table()}).run(model.load())
+    whole = parse_scenario(TABLES).run(bundle)
+    assert answer.outcome == simulated.outcome == "delivered"
+    assert answer.made is not None
+    assert simulated.made is not None
+    assert whole.made is not None
+    np.testing.assert_array_equal(answer.made.values, simulated.made.values)
+    assert (answer.made.values != whole.made.values).any()
     assert what(answer.ledger) == what(simulated.ledger)
 
 

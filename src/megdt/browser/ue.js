@@ -63,7 +63,7 @@ async function begin() {
     url: `${scheme}://${location.host}/v1/session`, token: () => token, bundle: config.bundle, device: config.device, capabilities, onPhase: shown,
   });
   session.open();
-  await run("load", { names: ["decoder"], precision: $("precision").value, weights: config.weights });
+  await run("load", { models: [config.models.decoder], precision: $("precision").value });
   document.body.dataset.ready = "yes";
 }
 
@@ -98,7 +98,7 @@ async function fromPrompt(side, prompt, size) {
   const { latent, noisePower } = decodeSeed(delivery, 4 * grid * grid, $("codec").value);
   lines.push(computation("decode", "decode seed", (performance.now() - began) / 1000, 0, "denoise"));
   preview(latent, grid);
-  const made = await run("decode", { latent, height: grid, width: grid, noisePower, precision: $("precision").value, weights: config.weights });
+  const made = await run("decode", { latent, height: grid, width: grid, noisePower, precision: $("precision").value, model: config.models.decoder });
   paint(made.rgba, size);
   lines.push(computation("decode", "run", made.seconds, flopsOf("decoder", grid * grid), null));
   return { lines, seconds: made.seconds };
@@ -107,7 +107,7 @@ async function fromPrompt(side, prompt, size) {
 // ue_to_es and describe: what the camera sees is encoded here, its seed goes up.
 async function fromPicture(side, target, answered) {
   const { rgba, size } = picture;
-  const made = await run("encode", { rgba, height: size, width: size, precision: $("precision").value, weights: config.weights });
+  const made = await run("encode", { rgba, height: size, width: size, precision: $("precision").value, model: config.models.encoder });
   const lines = [computation("encode", "run", made.seconds, flopsOf("encoder", (size / CELL) ** 2), null)];
   const began = performance.now();
   const packet = encodeSeed(made.latent);

@@ -6,26 +6,28 @@ const SESSIONS = new Map();
 ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 
-function open(name, precision, weights) {
-  const graph = `${name}.${precision}.onnx`;
-  if (!SESSIONS.has(graph)) {
-    const data = new URL(`../models/${name}.safetensors?${weights}`, self.location.href).href;
-    SESSIONS.set(graph, ort.InferenceSession.create(new URL(`../models/${graph}?${weights}`, self.location.href).href, {
-      executionProviders: ["wasm"], externalData: [{ path: `${name}.safetensors`, data }],
+// As the server's manifest says of the model.
+function open(told, precision) {
+  const graph = told.graphs[precision] ?? Object.values(told.graphs)[0];
+  if (!SESSIONS.has(graph.file)) {
+    const place = ({ file, sha256 }) => new URL(`../models/${file}?${sha256}`, self.location.href).href;
+    SESSIONS.set(graph.file, ort.InferenceSession.create(place(graph), {
+      executionProviders: ["wasm"],
+      externalData: told.weights ? [{ path: told.weights.file, data: place(told.weights) }] : [],
     }));
   }
-  return SESSIONS.get(graph);
+  return SESSIONS.get(graph.file);
 }
 
 const TASKS = {
-  async load({ names, precision, weights }) {
-    await Promise.all(names.map((name) => open(name, precision, weights[name])));
+  async load({ models, precision }) {
+    await Promise.all(models.map((told) => open(told, precision)));
     return { threads: ort.env.wasm.numThreads };
   },
 
   // RGBA of a latent [4, height, width].
-  async decode({ latent, height, width, noisePower, precision, weights, exact }) {
-    const session = await open("decoder", precision, weights.decoder);
+  async decode({ latent, height, width, noisePower, precision, model, exact }) {
+    const session = await open(model, precision);
     const started = performance.now();
     const { output } = await session.run({
       latents: new ort.Tensor("float32", latent, [1, 4, height, width]),
@@ -44,8 +46,8 @@ const TASKS = {
   },
 
   // The latent of RGBA, height and width multiples of 8.
-  async encode({ rgba, height, width, precision, weights }) {
-    const session = await open("encoder", precision, weights.encoder);
+  async encode({ rgba, height, width, precision, model }) {
+    const session = await open(model, precision);
     const area = height * width;
     const pixels = new Float32Array(3 * area);
     for (let pixel = 0; pixel < area; pixel++) {

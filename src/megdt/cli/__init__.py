@@ -31,6 +31,9 @@ from megdt.cli import nodes  # noqa: F401
 from megdt.cli import up  # noqa: F401
 
 # isort: split
+from megdt.cli import compress  # noqa: F401
+
+# isort: split
 from megdt.cli import about  # noqa: F401
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,6 +88,7 @@ def serve(
     from megdt.runtime.edge_server import EdgeServer
     from megdt.runtime.serving import Server, address, listen, log_to_stderr, session_url
     from megdt.runtime.tokens import mint
+    from megdt.scenario.settings import Model
 
     if (certificate is None) != (certificate_key is None):
         raise SessionError("TLS needs a certificate and its key; give --cert and --cert-key")
@@ -97,10 +100,16 @@ def serve(
             "megdt ue"
         )
     ours = read_scenario(None, settings, defaults={"request": {"prompt": "?"}}, model=model).model
+    variant = None if ours.variant is None else Path(ours.variant)
+    if variant is not None:  # it is of the UEs, and browsers are given it
+        ours = replace(ours, variant=None)
     batching = BatchingBundle(largest=workers) if ours.name is None else None
+    models = batching or ours.load()
+    if ours.name is not None and not ours.is_autoencoder:
+        models.load("denoiser")  # whatever is wrong with it is said now, and no UE waits for it
     es = EdgeServer(
-        batching or ours.load(), model=ours, key=secret, workers=workers,
-        origins=tuple(origins or ()),
+        models, model=ours, key=secret, workers=workers,
+        origins=tuple(origins or ()), variant=variant,
     )  # fmt: skip
     if batching is not None:
         batching.watch = es.metrics.batch.observe
@@ -118,7 +127,12 @@ def serve(
         base = address(listening, secure=pair is not None)
         token = mint(secret, "ue", lifetime_s=token_s)
         server = Server(es, certificate=pair, drain_s=drain_s)
-        named = "" if ours.name is None else f" --model {ours.name}"
+        shown = ours.name or variant
+        named = "" if shown is None else f" --model {shlex.quote(str(shown))}"
+        for key in ("dtype", "scheduler"):
+            value = getattr(ours, key)
+            if ours.name is not None and value != getattr(Model, key):
+                named += f" --set model.{key}={shlex.quote(str(value))}"
         typer.echo(f"megdt ue PROMPT --server {session_url(base)} --token {token}{named}")
         if ours.name is None:
             typer.echo(f"a browser as a UE: {base}/ue/#token={token}")
@@ -178,6 +192,13 @@ def ue(
         str | None,
         typer.Option(
             "--precision", help="fp32, fp16 or int8, that its networks compute in. (default: the device's)",
+            show_default=False,
+        ),
+    ] = None,
+    max_latency_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Of decoding, by which an elastic --model takes its size from call to call. (default: the largest)",
             show_default=False,
         ),
     ] = None,
@@ -247,7 +268,18 @@ def ue(
         raise RequestError(
             f"--precision {precision} is of the bundle's networks; leave it out, and set model.dtype"
         )
-    models = OnnxModels(precision=chosen) if wanted.model.name is None else wanted.model.load()
+    if max_latency_s is not None and wanted.model.name is not None:
+        raise RequestError(
+            f"--max-latency-s {max_latency_s:g} is of a folder of megdt compress; leave it out, or name one by "
+            "--model"
+        )
+    variant = None if wanted.model.variant is None else Path(wanted.model.variant)
+    if wanted.model.name is None:
+        models: Any = OnnxModels(precision=chosen, variant=variant, max_latency_s=max_latency_s)
+        if max_latency_s is not None:
+            models.load("decoder")  # and see how fast this machine is
+    else:
+        models = wanted.model.load()
     shown = token if token is not None else partial(mint, key or "", name, lifetime_s=60.0)
 
     async def ask() -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A diffusers pipeline that generates instead: a folder, or a name on the Hugging Face hub, as stabilityai/sd-turbo.",
+        help="A diffusers pipeline that generates instead, a folder or a name on the Hugging Face hub, as stabilityai/sd-turbo; or a folder of megdt compress.",
         show_default=False,
     ),
 ]
@@ -129,7 +130,38 @@ JsonOption = Annotated[
 
 def place_of(model: str) -> str:
     """What --model names, so that it is found from other folders too."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    from megdt.models.pretrained import as_path
+
+    place = as_path(model)
+    return str(place.resolve()) if place.is_dir() else model
+
+
+def given_model(model: str | None, settings: list[str] | None) -> dict[str, Any]:
+    """The keys of [model] that --model and --set name; of other tables none may be.
+
+    Raises:
+        ScenarioError: If one is.
+    """
+    from megdt.errors import ScenarioError
+    from megdt.scenario import override
+
+    others = [told for told in settings or [] if not told.startswith("model.")]
+    if others:
+        raise ScenarioError(
+            f"--set {others[0]}: what the file holds stays; of a scenario, only [model] may be set here"
+        )
+    found: dict[str, Any] = override({}, settings or []).get("model", {})
+    return found if model is None else name_model(found, model)
+
+
+def name_model(table: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The table [model] with what --model names, in place of what it named before."""
+    from megdt.models.manifest import is_variant
+    from megdt.models.pretrained import as_path
+
+    key = "variant" if is_variant(as_path(model)) else "name"
+    kept = {name: value for name, value in table.items() if name not in ("name", "variant")}
+    return {**kept, key: place_of(model)}
 
 
 def read_scenario(
@@ -153,7 +185,7 @@ def read_scenario(
         given = {key: value for key, value in values.items() if value is not None}
         tables[table] = {**tables.get(table, {}), **given}
     if model is not None:
-        tables["model"] = {**tables.get("model", {}), "name": place_of(model)}
+        tables["model"] = name_model(tables.get("model", {}), model)
     source = str(path) if path is not None else "command line"
     tables = choose_codec(tables, codec, rate, source=source)
     return parse_scenario(tables, source=source)

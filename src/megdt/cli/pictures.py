@@ -27,6 +27,7 @@ from megdt.cli.options import (
     SizeOption,
     SnrOption,
     SpeedOption,
+    given_model,
     read_scenario,
 )
 from megdt.cli.output import print_json, progress_bar
@@ -238,6 +239,8 @@ def receive(
     recording: Annotated[
         Path, typer.Argument(help="A SigMF recording: NAME.sigmf-meta.", show_default=False)
     ],
+    model: ModelOption = None,
+    settings: SetOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -252,7 +255,7 @@ def receive(
 
     path = out if out is not None else free_name(Path(f"{recording.stem}-received.png"))
     check_writable(path)
-    outcome, image = trial.receive(recording)
+    outcome, image = trial.receive(recording, given_model(model, settings))
     if image is not None:
         save_picture(path, image)
     if as_json:
@@ -268,6 +271,8 @@ def recall(
     picture: Annotated[
         Path, typer.Argument(help="A PNG that megdt generate wrote.", show_default=False)
     ],
+    model: ModelOption = None,
+    settings: SetOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -281,7 +286,7 @@ def recall(
     from megdt.pictures import check_writable, read_recall, save_picture
 
     pixels, made = read_recall(picture)
-    wanted, models = report.recalled_scenario(made, picture)
+    wanted, models = report.recalled_scenario(made, picture, given_model(model, settings))
     path = out if out is not None else picture.with_name(f"{picture.stem}-recalled.png")
     check_writable(path)
     data = report.recall_data(wanted, models)

@@ -18,8 +18,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from megdt.errors import BundleError, MechanismError, MissingExtraError, RequestError
 from megdt.models.flop_counting import count_flops, shapes_of
 from megdt.models.latent_coding import decode_latents, encode_images
+from megdt.models.once import once
 from megdt.models.partial_scheduler import (
-    SCHEDULERS,
     PartialScheduler,
     PlannedError,
     PlannedScheduler,
@@ -38,9 +38,13 @@ from megdt.models.partial_scheduler import (
     nearest_step,
 )
 from megdt.models.pretrained import (
+    DTYPES,
     INDEX,
+    SCHEDULERS,
     check_memory,
+    check_scheduler,
     find_folder,
+    loaded_files,
     read_json,
     read_space,
     space_of,
@@ -95,7 +99,8 @@ IMAGE_TO_IMAGE = {
 }
 """Made of the same parts."""
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_QUIET = threading.RLock()
+"""One at a time sets how much the libraries say: it is theirs, not ours."""
 
 
 class DiffusersModels:
@@ -122,6 +127,7 @@ class DiffusersModels:
     ) -> None:  # fmt: skip
         if dtype not in DTYPES:
             raise BundleError(f"dtype is {dtype!r}, take {', '.join(DTYPES)}")
+        dtype_of: torch.dtype = getattr(torch, dtype)
         if scheduler is not None and scheduler not in SCHEDULERS:
             raise BundleError(f"scheduler is {scheduler!r}, take {', '.join(SCHEDULERS)}")
         self.name, self.folder = name, find_folder(name)
@@ -133,14 +139,22 @@ class DiffusersModels:
             raise BundleError(
                 f"model {name} is a {kind}, which cannot be split; take one of {', '.join(FAMILIES)}"
             )
+        if "text_encoder" in index and (index["text_encoder"] or [None])[0] is None:
+            raise BundleError(
+                f"model {name} refines what another has drawn, and has no text encoder of its own for that; "
+                "take the base model"
+            )
+        if scheduler is not None:
+            check_scheduler(self.folder, scheduler)
         self._family = FAMILIES[self._class]
         self._dtype, self._scheduler, self._ue_autoencoder = (
-            DTYPES[dtype],
+            dtype_of,
             scheduler,
             ue_autoencoder,
         )
         self.device = torch.device(device)
         self._count = threading.local()
+        self._lock, self._tokenizers = threading.RLock(), threading.Lock()
         self._plans: dict[tuple[int, int], Any] = {}
 
     @property
@@ -150,15 +164,18 @@ class DiffusersModels:
         """
         return float(getattr(self._count, "flops", 0.0))
 
-    @cached_property
+    @once
     def checksum(self) -> str:
-        """Over configuration and weights of all parts, and the scheduler where another one is taken."""
-        digest = hashlib.sha256((self._scheduler or "").encode())
-        for path in sorted(self._weights.parent.rglob("*")):
-            if path.suffix in {".json", ".safetensors", ".bin", ".txt", ".model"}:
-                digest.update(str(path.relative_to(self._weights.parent)).encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        """Over configuration and weights of all parts, another scheduler and another dtype; not over a UE's own
+        autoencoder, since both ends compare it.
+        """
+        chosen = (self._scheduler or "", "" if self._dtype == torch.float32 else str(self._dtype))
+        digest = hashlib.sha256("".join(chosen).encode())
+        folder = self._weights.parent
+        for path in loaded_files(folder):
+            digest.update(str(path.relative_to(folder)).encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
     def load(self, *names: str) -> None:
@@ -276,10 +293,9 @@ class DiffusersModels:
         """
         size_px = latents.shape[-1] * self.space.factor
         scheduler = self._planned(size_px, steps)
-        first = len(scheduler.timesteps) - min(
-            int(len(scheduler.timesteps) * strength), len(scheduler.timesteps)
-        )
-        if first == len(scheduler.timesteps):
+        first = self._first_of_edit(scheduler, steps, strength)
+        hidden = confidence is not None and bool((confidence < 1).any())
+        if first == len(scheduler.timesteps) and not hidden:
             return latents
         given = torch.tensor(latents, device=self.device, dtype=self._dtype)
         generators = _generators(rng_seeds)
@@ -293,7 +309,7 @@ class DiffusersModels:
             return add_noise(copy.deepcopy(scheduler), given, noise, step)
 
         start, keep = first, None
-        if confidence is not None and bool((confidence < 1).any()):
+        if confidence is not None and hidden:
             # What is not there has to be drawn from the beginning.
             keep = torch.tensor(confidence, device=self.device, dtype=self._dtype)[:, None]
             given, start = given * (keep > 0), 0
@@ -358,7 +374,7 @@ class DiffusersModels:
             f"model {self.name} cannot {what}; take mechanism {instead}, or the bundle"
         )
 
-    @cached_property
+    @once
     def _weights(self) -> Path:
         """The pipeline's index, with all weights beside it."""
         if Path(self.name).expanduser().is_dir():
@@ -366,11 +382,11 @@ class DiffusersModels:
         with told_by_hub(self.name):
             return Path(diffusers.DiffusionPipeline.download(self.name)) / INDEX
 
-    @cached_property
+    @once
     def _vae(self) -> nn.Module:
         return self._read_autoencoder(str(self._weights.parent), subfolder="vae")
 
-    @cached_property
+    @once
     def _at_ue(self) -> DiffusersModels:
         assert self._ue_autoencoder is not None
         return cast(DiffusersModels, _AtUe(self, self._ue_autoencoder))
@@ -383,7 +399,7 @@ class DiffusersModels:
             vae = vae.float()  # it overflows
         return self._watch(vae.to(self.device).eval())
 
-    @cached_property
+    @once
     def _pipeline(self) -> Any:
         folder = self._weights.parent
         check_memory(folder, self._dtype.itemsize, self.name)
@@ -404,7 +420,8 @@ class DiffusersModels:
             other = getattr(diffusers, SCHEDULERS[self._scheduler])
             pipe.scheduler = other.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
-        pipe.to(self.device)
+        with _quiet():  # about half precision on processors
+            pipe.to(self.device)
         for part in pipe.components.values():
             if isinstance(part, nn.Module) and part is not self._vae:
                 self._watch(part)
@@ -420,7 +437,7 @@ class DiffusersModels:
             "prompt": prompts, "prompt_2": None, "prompt_3": None, "device": self.device,
             "num_images_per_prompt": 1, "do_classifier_free_guidance": guided,
         }  # fmt: skip
-        with torch.no_grad():
+        with self._tokenizers, torch.no_grad():  # which do not stand two threads at once
             made = pipe.encode_prompt(**{name: told[name] for name in told if name in takes})
         if not family.negatives:
             positive = list(made[: len(family.embeds)])
@@ -429,7 +446,7 @@ class DiffusersModels:
             positive, negative = list(made[0::2]), list(made[1::2]) if guided else []
         return positive, negative
 
-    @cached_property
+    @once
     def _blank(self) -> tuple[list[Tensor], list[Tensor]]:
         """The embeddings of an empty prompt, and those by which is guided.
 
@@ -557,6 +574,13 @@ class DiffusersModels:
         self._plans[size_px, steps] = own
         return own
 
+    def _first_of_edit(self, scheduler: Any, steps: int, strength: float) -> int:
+        """The place of the first timestep that is run, as the family's image-to-image pipeline rounds it."""
+        kind = getattr(diffusers, next(k for k, v in IMAGE_TO_IMAGE.items() if v == self._class))
+        own = SimpleNamespace(scheduler=copy.deepcopy(scheduler))
+        run, _ = kind.get_timesteps(own, steps, strength, self.device)
+        return len(scheduler.timesteps) - len(run)
+
     def _check_stoppable(self) -> None:
         kind = type(self._pipeline.scheduler).__name__
         if kind not in SCHEDULERS.values():
@@ -644,13 +668,14 @@ def _generators(rng_seeds: Sequence[int]) -> list[torch.Generator]:
 def _quiet() -> Iterator[None]:
     """Without what libraries show while they load, or say of a copy that has no weights."""
     loggers = diffusers.utils.logging, transformers.utils.logging
-    before = [logger.get_verbosity() for logger in loggers]
-    for logger in loggers:
-        logger.set_verbosity_error()
-        logger.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.set_verbosity(level)
-            logger.enable_progress_bar()
+    with _QUIET:
+        before = [logger.get_verbosity() for logger in loggers]
+        for logger in loggers:
+            logger.set_verbosity_error()
+            logger.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.set_verbosity(level)
+                logger.enable_progress_bar()

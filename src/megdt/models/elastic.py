@@ -23,6 +23,9 @@ class Size:
     width: int
     blocks: int
 
+    def __str__(self) -> str:
+        return f"{self.width} x {self.blocks}"
+
     def make(self) -> Decoder:
         """A decoder of this size, with weights of no meaning."""
         return Decoder(width=self.width, blocks=self.blocks)

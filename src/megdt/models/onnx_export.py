@@ -7,6 +7,8 @@ when a graph is loaded. `recipes/graphs.py` writes them beside the weights.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -70,7 +72,7 @@ def _source(name: str) -> _Source:
 def export(
     bundle: Bundle, name: str, precision: Precision, *, calibration: Iterator[Inputs] | None = None
 ) -> bytes:
-    """A model as the bytes of an ONNX graph.
+    """A model of a bundle as the bytes of an ONNX graph that points to its weights.
 
     Args:
         bundle: Whose weights the graph points to.
@@ -82,29 +84,75 @@ def export(
         BundleError: If int8 is wanted without calibration, or a large tensor of the graph is not
             one of the file's.
     """
-    traced = _trace(bundle, name)
+    model = _source(name).make()
+    weights = read_weights(bundle.folder / f"{name}.safetensors", bundle.card(name)["sha256"])
+    model.load_state_dict(weights, strict=False)  # counters of batch normalisation are not in it
+    traced = _convert(_trace(model, name), name, precision, calibration)
+    lean = _point_to(traced, bundle.folder / f"{name}.safetensors")
+    return bytes(lean.SerializeToString())
+
+
+def export_whole(
+    model: nn.Module,
+    name: str,
+    precision: Precision,
+    *,
+    calibration: Iterator[Inputs] | None = None,
+) -> bytes:
+    """Any network as the bytes of an ONNX graph with its weights inside.
+
+    Args:
+        model: That takes and gives what the bundle's model does.
+        name: Of the bundle's model.
+        precision: As of `export`.
+        calibration: As of `export`.
+
+    Raises:
+        BundleError: If int8 is wanted without calibration.
+    """
+    whole = _convert(_trace(model, name), name, precision, calibration)
+    return bytes(whole.SerializeToString())
+
+
+def export_cut(
+    model: nn.Module, name: str, precision: Precision, weights: Path, *,
+    calibration: Iterator[Inputs] | None = None,
+) -> bytes:  # fmt: skip
+    """A network that is the first channels of a larger one, as a graph that points to the larger one's.
+
+    Args:
+        model: With the weights of `elastic.cut`.
+        name: Of the bundle's model.
+        precision: As of `export`.
+        weights: The safetensors file of the larger one.
+        calibration: As of `export`.
+
+    Raises:
+        BundleError: As of `export`.
+    """
+    traced = _convert(_trace(model, name), name, precision, calibration)
+    return bytes(_point_to(traced, weights).SerializeToString())
+
+
+def _convert(
+    traced: Any, name: str, precision: Precision, calibration: Iterator[Inputs] | None
+) -> Any:
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of small numbers that float16 makes 0
+        with _quiet():  # about small numbers that float16 makes 0
             traced = convert_float_to_float16(traced, keep_io_types=True)
     elif precision == "int8":
         if calibration is None:
             raise BundleError(f"int8 of {name} needs calibration; give inputs as it meets them")
         traced = _quantise(traced, calibration)
-    lean = _point_to(traced, bundle.folder / f"{name}.safetensors")
-    return bytes(lean.SerializeToString())
+    return traced
 
 
-def _trace(bundle: Bundle, name: str) -> Any:
+def _trace(model: nn.Module, name: str) -> Any:
     source = _source(name)
-    model = source.make()
-    weights = read_weights(bundle.folder / f"{name}.safetensors", bundle.card(name)["sha256"])
-    model.load_state_dict(weights, strict=False)  # counters of batch normalisation are not in it
     model.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         program = torch.onnx.export(
             model, source.examples, dynamo=True, verbose=False,
             input_names=list(EXPORTED[name]), output_names=["output"],
@@ -136,12 +184,29 @@ def _quantise(traced: Any, calibration: Iterator[Inputs]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         onnx.save(traced, before)
-        quantize_static(
-            before, after, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv"],
-        )  # fmt: skip
+        with _quiet():
+            quantize_static(
+                before, after, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                op_types_to_quantize=["Conv"],
+                # Weights of 7 bits: processors with AVX2 and no VNNI add two products in 16 bits, where
+                # those of 8 bits overflow.
+                reduce_range=True,
+            )  # fmt: skip
         return onnx.load(after)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters say of operators that no graph here has, and of how to prepare one."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _point_to(traced: Any, weights: Path) -> Any:
@@ -161,13 +226,24 @@ def _point_to(traced: Any, weights: Path) -> Any:
         first, last = (begin + offset for offset in told["data_offsets"])
         kind = {"F32": "<f4", "F16": "<f2"}[told["dtype"]]
         original = np.frombuffer(content[first:last], kind).reshape(told["shape"])
+        if values.ndim == original.ndim:  # of a smaller network, its first channels
+            original = original[tuple(slice(0, count) for count in values.shape)]
         found = _derive(traced, tensor, values, original.astype(np.float32))
         if found is None:
             kept.append(tensor)
             continue
         name = f"{origin}.stored"
         outside[name] = _external(name, told, weights.name, first, last - first)
-        made += _steps_from(name, found, element_type=outside[name].data_type)
+        source = name
+        if list(values.shape) != told["shape"]:
+            source = f"{origin}.cut"
+            inputs = {
+                f"{origin}.{key}": np.array(bounds, np.int64)
+                for key, bounds in (("from", [0] * values.ndim), ("to", values.shape))
+            }
+            kept += [numpy_helper.from_array(bounds, key) for key, bounds in inputs.items()]
+            made.append(helper.make_node("Slice", [name, *inputs], [source], name=source))
+        made += _steps_from(source, found, element_type=outside[name].data_type)
     large = [tensor.name for tensor in kept if len(tensor.raw_data) > 2**16]
     if large:
         raise BundleError(

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -21,25 +21,29 @@ from megdt.errors import BundleError, MissingExtraError, RequestError
 from megdt.models import FACTOR, SHIFT
 from megdt.models.cards import BUNDLE, Cards, read_arrays
 from megdt.models.gate_numpy import NumpyGate
+from megdt.models.manifest import Manifest, open_variant
+from megdt.models.size_control import SizeController
 from megdt.records import Precision
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-EXPORTED = {
-    "decoder": ("latents", "noise_power"),
-    "encoder": ("pictures",),
-    "student": ("latents", "sigma"),
+_LATENTS = ("batch", 4, "height", "width")
+EXPORTED: dict[str, dict[str, tuple[str | int, ...]]] = {
+    "decoder": {"latents": _LATENTS, "noise_power": ("batch",)},
+    "encoder": {"pictures": ("batch", 3, "8*height", "8*width")},
+    "student": {"latents": ("batch", 4, 32, 32), "sigma": ("batch",)},
 }
-"""Models that there are graphs of, with their inputs."""
+"""Models that there are graphs of, with their inputs and the axes of these."""
+OUTPUTS: dict[str, tuple[str | int, ...]] = {
+    "decoder": ("batch", 3, "8*height", "8*width"),
+    "encoder": _LATENTS,
+    "student": ("batch", 4, 32, 32),
+}
+"""The axes of what comes out."""
 
-FACTS = "onnx.json"
-"""In the bundle's folder: what each graph is and takes, as `recipes/graphs.py` has measured it."""
 
-
-def graph_name(name: str, precision: Precision) -> str:
-    """The file of a graph, beside the weights that it points to."""
-    return f"{name}.{precision}.onnx"
+_SMALL = np.zeros((1, 4, 32, 32), np.float32)
 
 
 def check_precision(name: str) -> Precision:
@@ -64,14 +68,36 @@ class OnnxModels(Cards):
         folder: As of `Bundle`, with graphs beside the weights.
         precision: That the graphs compute in; the gate always computes in float64.
         threads: Processor cores that they take; all when left out.
+        variant: A folder that `compression` has written, whose models are taken where it has one, in
+            the precision that it has.
+        max_latency_s: That a call of a model that has several sizes may take: it is run at the largest that has kept
+            it lately, and at its largest where this is left out.
+
+    Raises:
+        BundleError: If the variant was made of another bundle.
+        RequestError: If there is a limit and nothing to choose by it.
     """
 
     def __init__(
-        self, folder: Path = BUNDLE, *, precision: Precision = "fp32", threads: int | None = None
-    ) -> None:
+        self, folder: Path = BUNDLE, *, precision: Precision = "fp32", threads: int | None = None,
+        variant: Path | None = None, max_latency_s: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(folder)
-        self.precision, self._threads = precision, threads
+        if max_latency_s is not None and not 0 < max_latency_s < math.inf:
+            raise RequestError(f"max_latency_s is {max_latency_s:g}, a limit is a number above 0")
+        self._variant = None if variant is None else open_variant(variant, self.checksum)
+        self.precision, self._threads, self._limited = precision, threads, max_latency_s is not None
+        self.manifest = Manifest(folder)
         self._count = threading.local()
+        self._controllers = {name: SizeController(max_latency_s) for name in EXPORTED}
+        self._sessions: dict[tuple[str, int], InferenceSession] = {}
+        if max_latency_s is not None and not any(
+            len(self.manifest_of(name).sizes(name)) > 1 for name in EXPORTED
+        ):
+            raise RequestError(
+                "max_latency_s is of models of several sizes, and here is none; give a folder of megdt compress "
+                "--method elastic, or leave it out"
+            )
 
     @property
     def flops(self) -> float:
@@ -84,9 +110,14 @@ class OnnxModels(Cards):
         Raises:
             BundleError: If a file is missing, damaged or of another architecture.
         """
-        for name in names:
-            if name in EXPORTED:
-                getattr(self, f"_{name}")
+        for name in set(names) & EXPORTED.keys():
+            sizes = self.manifest_of(name).sizes(name)
+            for size in range(len(sizes)):
+                self._session(name, size)
+            if self._limited and len(sizes) > 1 and name == "decoder":
+                # So that the first call that counts is at the size that keeps the limit.
+                for _ in range(2):
+                    self.decode(_SMALL)
 
     def decode(
         self, latents: NDArray[np.float32], noise_power: NDArray[np.float32] | None = None
@@ -159,67 +190,69 @@ class OnnxModels(Cards):
     embed = denoise = enlarge = redraw = edit = write = _refuse
 
     def _run(self, name: str, *inputs: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
-        session: InferenceSession = getattr(self, f"_{name}")
-        told = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
-        output: NDArray[np.float32] = session.run(None, told)[0]
-        facts = self.facts[name]
-        took = len(inputs[0]) * (facts["flops_per_cell"] * cells + facts["flops_per_item"])
-        self._count.flops = self.flops + took
+        sizes = self.manifest_of(name).sizes(name)
+        flops = [
+            len(inputs[0]) * (told["flops_per_cell"] * cells + told["flops_per_item"])
+            for told in sizes
+        ]
+        size = self._controllers[name].pick(flops)
+        session = self._session(name, size)
+        given = dict(zip(EXPORTED[name], map(np.ascontiguousarray, inputs), strict=True))
+        begun = time.perf_counter()
+        output: NDArray[np.float32] = session.run(None, given)[0]
+        self._controllers[name].update(flops[size], time.perf_counter() - begun)
+        self._count.flops = self.flops + flops[size]
         return output
 
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """Of each graph: whose weights it takes, what a call costs, what it loses against torch.
-
-        Raises:
-            BundleError: If they cannot be read.
-        """
-        path = self.folder / FACTS
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"no readable facts about graphs at {path} ({error.__class__.__name__}); reinstall "
-                "megdt, or write them with recipes/graphs.py"
-            ) from error
-        return found
-
-    @cached_property
-    def _decoder(self) -> InferenceSession:
-        return self._open("decoder")
-
-    @cached_property
-    def _encoder(self) -> InferenceSession:
-        return self._open("encoder")
-
-    @cached_property
-    def _student(self) -> InferenceSession:
-        return self._open("student")
+    def manifest_of(self, name: str) -> Manifest:
+        """Where a model's graphs are told of: the variant's manifest if it has it, else the bundle's."""
+        of_variant = self._variant is not None and name in self._variant.content["models"]
+        return self._variant if self._variant is not None and of_variant else self.manifest
 
     @cached_property
     def _gate(self) -> NumpyGate:
         return NumpyGate(read_arrays(self.read("gate")))
 
-    def _open(self, name: str) -> InferenceSession:
+    def _session(self, name: str, size: int) -> InferenceSession:
+        if (name, size) not in self._sessions:
+            self._sessions[name, size] = self._open(name, size)
+        return self._sessions[name, size]
+
+    def _open(self, name: str, size: int) -> InferenceSession:
         try:
             from onnxruntime import InferenceSession, SessionOptions
         except ImportError:
             raise MissingExtraError(
                 "models without torch need onnxruntime; pip install onnxruntime"
             ) from None
-        self.read(name)  # sees that the weights are the card's
-        path = self.folder / graph_name(name, self.precision)
-        weights = self.card(name)["sha256"]
-        if self.facts.get(name, {}).get("weights_sha256") != weights or not path.is_file():
-            raise BundleError(
-                f"{path} is missing or was made of other weights than {name}.safetensors; reinstall "
-                "megdt, or write it with recipes/graphs.py"
-            )
+        manifest = self.manifest_of(name)
+        path = manifest.graph(name, self.precision, size)
+        manifest.weights(name)  # sees that they are the manifest's
+        if manifest is self.manifest:
+            weights = manifest.model(name)["weights"]
+            if weights["sha256"] != self.card(name)["sha256"]:
+                raise BundleError(
+                    f"{path} was made of other weights than {weights['file']}; reinstall megdt, or write it "
+                    "with recipes/graphs.py"
+                )
         options = SessionOptions()
         options.log_severity_level = 3
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own, of many kinds
+            raise BundleError(
+                f"{path} cannot be opened ({' '.join(str(error).split())[:160]}); write a new folder with "
+                "megdt compress"
+            ) from error
+        found = {given.name: len(given.shape) for given in session.get_inputs()}
+        if found != {given: len(axes) for given, axes in EXPORTED[name].items()}:
+            raise BundleError(
+                f"{path} takes {', '.join(found)}, a {name} takes {', '.join(EXPORTED[name])}; write a new "
+                "folder with megdt compress"
+            )
+        return session
 
 
 def _plan_steps(

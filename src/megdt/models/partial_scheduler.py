@@ -15,17 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_ancestral": "EulerAncestralDiscreteScheduler",
-    "flow": "FlowMatchEulerDiscreteScheduler",
-    "lcm": "LCMScheduler",
-    "tcd": "TCDScheduler",
-}
-"""That know a latent by its step alone, so that another machine can go on from it."""
-
 
 class PlannedError(Exception):
     """Ends a pipeline's call once its timesteps are set."""
@@ -149,22 +138,22 @@ def levels_of(scheduler: Any) -> list[tuple[float, float]]:
 
 
 def nearest_step(levels: list[tuple[float, float]], signal: float, noise: float) -> int:
-    """The step whose level is the nearest to one, by the ratio of noise to signal.
+    """The step whose level is the nearest to one, by the angle between signal and noise.
+
+    So noise that is far less than the last levels have is nearest to none.
 
     Args:
         levels: Of the steps, as of `levels_of`.
         signal: How much of the picture is in a latent.
-        noise: How much noise is, above 0.
+        noise: How much noise is.
 
-    >>> nearest_step([(0.1, 1.0), (0.5, 0.5), (1.0, 0.0)], 0.5, 0.4)
-    1
+    >>> levels = [(0.1, 1.0), (0.5, 0.5), (1.0, 0.0)]
+    >>> nearest_step(levels, 0.5, 0.4), nearest_step(levels, 1.0, 0.01)
+    (1, 2)
     """
 
     def far(step: int) -> float:
         own_signal, own_noise = levels[step]
-        if min(own_signal, own_noise, signal) <= 0:
-            # Noise alone is far from all but itself, and so is what has none.
-            return 0.0 if own_signal <= 0 and signal <= 0 else math.inf
-        return abs(math.log(own_noise / own_signal) - math.log(noise / signal))
+        return abs(math.atan2(own_noise, own_signal) - math.atan2(noise, signal))
 
     return min(range(len(levels)), key=far)

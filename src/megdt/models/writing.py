@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdt.errors import MissingExtraError, ScenarioError, WriterError
+from megdt.records import Side
 from megdt.worlds.captions import Attributes, phrase
 
 KEY = "MEGDT_WRITER_KEY"
@@ -221,6 +222,11 @@ class ServedModels:
 
     def __init__(self, models: object, server: ServerWriter) -> None:
         self._models, self._server = models, server
+
+    def at(self, side: Side) -> ServedModels:
+        """What a side has, where sides have their own."""
+        own = getattr(self._models, "at", None)
+        return self if own is None else ServedModels(own(side), self._server)
 
     def write(self, prompt: str, image: NDArray[np.uint8] | None = None, *, rng_seed: int) -> str:
         """See `ServerWriter.write`."""

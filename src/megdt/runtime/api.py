@@ -227,7 +227,7 @@ def make_app(es: EdgeServer, follower: Follower | None = None) -> FastAPI:
 
     if follower is not None:
         _add_twin(app, follower, owner)
-    add_pages(app)
+    add_pages(app, es.variant)
 
     @app.websocket(PATH)
     async def session(websocket: WebSocket) -> None:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
@@ -114,13 +115,15 @@ class EdgeServer:
         limits: Of this end.
         origins: Web pages that may open sessions, besides those that this server shows, such as
             https://example.org.
+        variant: Folder of `megdt compress`, whose models browsers are given.
     """
 
     def __init__(
         self, models: StoredModels, *, key: str, model: Model | None = None, workers: int = 1,
-        limits: Limits | None = None, origins: tuple[str, ...] = (),
+        limits: Limits | None = None, origins: tuple[str, ...] = (), variant: Path | None = None,
     ) -> None:  # fmt: skip
         self.models, self.model, self.key, self.origins = models, model, key, origins
+        self.variant = variant
         self.begun = 0
         """Requests whose ES side was begun; one that comes again is not."""
         self.sessions = Sessions(bundle=models.checksum, limits=limits)

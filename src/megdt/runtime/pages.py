@@ -3,16 +3,17 @@
 import mimetypes
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import MutableHeaders
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from megdt.link.energy import load_profile
-from megdt.models.onnx_models import OnnxModels, graph_name
+from megdt.models.onnx_models import OnnxModels
 from megdt.runtime.vendor import PAGES
 
 Asgi = Callable[..., Awaitable[None]]
@@ -58,29 +59,31 @@ class Guarded:
         await self._app(scope, receive, told)
 
 
-def add_pages(app: FastAPI) -> None:
+def add_pages(app: FastAPI, variant: Path | None = None) -> None:
     """Let an application show the pages.
 
     They run the bundle's models: a server of others tells a browser so when it greets.
 
     Args:
         app: Of `make_app`.
+        variant: Folder of smaller models for browsers.
     """
     for suffix, kind in _TYPES.items():
         mimetypes.add_type(kind, suffix)
-    models = OnnxModels()
-    graphs = [graph_name(name, precision) for name in _SERVED for precision in ("fp32", "int8")]
-    files = {*(f"{name}.safetensors" for name in _SERVED), *graphs}
-    facts = models.facts
+    models = OnnxModels(variant=variant)
+    manifests = {name: models.manifest_of(name) for name in _SERVED}
+    served = {name: manifest.model(name) for name, manifest in manifests.items()}
+    files: dict[str, bytes] = {}  # as they were checked, whatever becomes of the folder
+    for name, manifest in manifests.items():
+        graphs = [manifest.graph(name, precision) for precision in served[name]["graphs"]]
+        for path in (*graphs, manifest.weights(name)):
+            if path is not None:
+                files[path.name] = path.read_bytes()
     told = {
         "bundle": models.checksum,
         "device": asdict(load_profile(DEVICE)),
-        "weights": {name: facts[name]["weights_sha256"] for name in _SERVED},
-        "models": {
-            name: {key: facts[name][key] for key in ("flops_per_cell", "flops_per_item")}
-            for name in _SERVED
-        },
-        "preview": facts["preview"],
+        "models": served,
+        "preview": models.manifest.content["preview"],
     }
 
     @app.get("/v1/browser")
@@ -88,16 +91,14 @@ def add_pages(app: FastAPI) -> None:
         """What a page has to know to be a UE: nothing of it is secret."""
         return told
 
-    @app.get("/models/{file}", response_class=FileResponse)
+    @app.get("/models/{file}", response_class=Response)
     async def model(file: str) -> Response:
         """A graph or the weights of a model that runs in a browser."""
         if file not in files:
             return Response(status_code=404)
         # Pages ask by the weights' checksum, so what they have of them stays what it is.
         keep = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return FileResponse(
-            models.folder / file, headers=keep, media_type="application/octet-stream"
-        )
+        return Response(files[file], headers=keep, media_type="application/octet-stream")
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megdt.errors import ScenarioError
+from megdt.errors import BundleError, ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
-from megdt.models.pretrained import LatentSpace, find_folder, is_autoencoder, read_space
+from megdt.models.pretrained import (
+    DTYPES,
+    SCHEDULERS,
+    LatentSpace,
+    as_path,
+    check_scheduler,
+    find_folder,
+    is_autoencoder,
+    is_cached,
+    read_space,
+)
 from megdt.models.writing import ServerWriter
 from megdt.records import (
     Side,
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
     from megdt.models.bundle import Bundle
     from megdt.models.diffusers_adapter import DiffusersModels
     from megdt.models.tiny_autoencoder import TinyAutoencoder
+    from megdt.models.variant import VariantModels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,27 +88,53 @@ class Model:
     """The pipeline's own where left out."""
     ue_autoencoder: str | None = None
     """Folder or hub name of another autoencoder for the UE, such as a tiny one."""
+    variant: str | None = None
+    """Folder of `megdt compress`, with smaller ones of the bundle's for the UE."""
 
     def __post_init__(self) -> None:
-        for key in ("scheduler", "ue_autoencoder"):
+        if self.variant is not None and self.name is not None:
+            raise ScenarioError(
+                f"[model] variant is {self.variant!r}, which is of the bundle, and name is {self.name!r}; set "
+                "one of them"
+            )
+        for key in _PLACES:
             value = getattr(self, key)
-            if self.name is None and value is not None:
+            if value is not None and as_path(value).is_dir():
+                # So that it is found from other folders too.
+                object.__setattr__(self, key, str(as_path(value).resolve()))
+        if self.dtype not in DTYPES:
+            raise ScenarioError(f"[model] dtype is {self.dtype!r}, take one of {', '.join(DTYPES)}")
+        if self.scheduler is not None and self.scheduler not in SCHEDULERS:
+            raise ScenarioError(
+                f"[model] scheduler is {self.scheduler!r}, take one of {', '.join(SCHEDULERS)}"
+            )
+        for key in ("dtype", "scheduler", "ue_autoencoder"):
+            value = getattr(self, key)
+            if self.name is None and value != getattr(Model, key):
                 raise ScenarioError(
                     f"[model] {key} is {value!r} and no pipeline is named; set model.name to one, or "
                     f"leave model.{key} out"
                 )
         _ = self.space
         if self.is_autoencoder:
-            for key in ("scheduler", "ue_autoencoder"):
-                if (value := getattr(self, key)) is not None:
+            for key in ("dtype", "scheduler", "ue_autoencoder"):
+                if (value := getattr(self, key)) != getattr(Model, key):
                     raise ScenarioError(
                         f"[model] {key} is {value!r}, and {self.name} is an autoencoder alone; leave "
                         f"model.{key} out"
                     )
+        elif self.name is not None and self.scheduler is not None:
+            check_scheduler(find_folder(self.name), self.scheduler)
 
     def table(self) -> dict[str, Any]:
         """Its keys, without those that are left out."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def told(self) -> dict[str, Any]:
+        """Its keys for a file that others may read: of a folder the last name alone."""
+        table = self.table()
+        folders = {key: table[key] for key in _PLACES if Path(table.get(key, "")).is_absolute()}
+        return {**table, **{key: Path(folder).name for key, folder in folders.items()}}
 
     @cached_property
     def space(self) -> LatentSpace:
@@ -108,13 +146,17 @@ class Model:
         """Whether nothing is named but an autoencoder, which draws no picture."""
         return self.name is not None and is_autoencoder(find_folder(self.name))
 
-    def load(self) -> Bundle | DiffusersModels | TinyAutoencoder:
+    def load(self) -> Bundle | DiffusersModels | TinyAutoencoder | VariantModels:
         """The sub-models; their weights are read when they are first used.
 
         Raises:
             BundleError: If the pipeline cannot be split.
             MissingExtraError: If what they need is not installed.
         """
+        if self.variant is not None:
+            from megdt.models.variant import VariantModels
+
+            return VariantModels(Path(self.variant))
         if self.name is None:
             from megdt.models.bundle import Bundle
 
@@ -129,6 +171,43 @@ class Model:
             self.name, dtype=self.dtype, scheduler=self.scheduler,
             ue_autoencoder=self.ue_autoencoder,
         )  # fmt: skip
+
+
+_PLACES = ("name", "ue_autoencoder", "variant")
+"""Keys of [model] that say where something lies."""
+
+
+def take_model(tables: Mapping[str, Any], given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The tables that a file holds, with the models that its reader gives.
+
+    What a file names is not fetched, nor is a folder of that name opened: it may come from anybody. A model of the
+    hub that is on this machine already is taken.
+
+    Args:
+        tables: Of a scenario.
+        given: Keys of [model].
+        source: The file, for the message.
+
+    Raises:
+        BundleError: If the file names a model, and it is neither given nor here.
+    """
+    told = tables.get("model", {})
+    for key in _PLACES if isinstance(told, Mapping) else ():
+        value = told.get(key)
+        if value is None or key in given or (isinstance(value, str) and is_cached(value)):
+            continue
+        if (key == "variant" and "name" in given) or (key == "name" and "variant" in given):
+            other = (
+                "a folder of megdt compress" if key == "variant" else "a pipeline or an autoencoder"
+            )
+            raise BundleError(f"{source} was made with {other}, {value!r}; give that by --model")
+        how = "--model" if key in ("name", "variant") else f"--set model.{key}=PLACE"
+        raise BundleError(
+            f"{source} was made with model.{key} {value!r}, which a file may not open by itself; say where it "
+            f"lies by {how}"
+        )
+    model = {**(told if isinstance(told, Mapping) else {}), **given}
+    return {**tables, **({"model": model} if model else {})}
 
 
 @dataclass(frozen=True, kw_only=True)

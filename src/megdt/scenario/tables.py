@@ -172,6 +172,11 @@ def parse_scenario(tables: Mapping[str, Any], *, source: str = "scenario") -> Sc
     model = Model(**check_table(tables, "model", Model, source))
     if model.name is not None:
         _check_pipeline(model, plan.get("mechanism", Plan.mechanism), codecs, source)
+    if model.variant is not None and plan.get("mechanism", Plan.mechanism).startswith("video"):
+        raise ScenarioError(
+            f"{source} [model] variant is {model.variant!r}, and both ends of a video decode by the same "
+            "autoencoder; leave model.variant out"
+        )
     scenario = Scenario(
         request=Request(**{"prompt": "", **request}),
         plan=Plan(**plan, codecs=codecs),

@@ -1,0 +1,197 @@
+"""Distil the denoiser into one that draws in four steps, with the guidance in it.
+
+    python recipes/few_step.py draw --minutes 40      # the teacher's ways, into the cache
+    python recipes/few_step.py train --minutes 40     # into the cache: the bundle has no room for it
+    python recipes/few_step.py measure                # prints JSON
+
+The teacher draws from captions with a guidance of 2.5 in 28 Euler steps; what is kept of each way is where
+it stands at the noise levels of four steps. From each of these the student learns the straight way to
+the next (piecewise rectified flow: Yan et al., arXiv:2405.07510), beginning at the teacher's own weights.
+`measure` compares both with held-out views, in kernel distance (KID), beside the same of views against views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import CACHE, HELD_OUT
+from safetensors.torch import load_file, save_file
+from student import Teacher
+from torch import Tensor
+from training import Average, Run, in_half, pick_device
+
+from megdt.models import LATENT_CHANNELS, SHIFT
+from megdt.models.denoiser import Denoiser
+from megdt.models.generation import GRID, _on_grid
+from megdt.models.quality import compare_distributions, extract_features
+from megdt.models.sampling import make_sigmas, sample_euler
+from megdt.worlds.garden import draw_view
+
+STEPS = 4
+FINE = 7
+"""Steps of the teacher for one of the student's."""
+WAYS = 48
+"""A shard's."""
+FIRST_SEED = 4_000_000
+BATCH = 24
+MEASURED_STEPS = 30
+"""Of the teacher that the student is measured against."""
+MEASURED = 520
+
+
+def draw_noise(seeds: range) -> Tensor:
+    """[batch, 4, 32, 32]"""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(LATENT_CHANNELS, GRID, GRID, generator=g) for g in generators])
+
+
+def draw_shard(teacher: Teacher, first: int) -> dict[str, np.ndarray]:
+    """Where ways stand before and after each of the student's steps, and what they were led by."""
+    seeds = range(first, first + WAYS)
+    embeds = teacher.embed(seeds, np.random.default_rng((first, 11)))
+    levels = make_sigmas(STEPS * FINE, shift=SHIFT)
+    latent, stands = draw_noise(seeds).to(embeds), []
+    for step, (here, there) in enumerate(pairwise(levels)):
+        if step % FINE == 0:
+            stands.append(latent)
+        latent = latent + (there - here) * teacher.flow(latent, here.expand(WAYS), embeds)
+    stands.append(latent)
+    ways = torch.stack(stands, 1).cpu().half().numpy()  # [ways, 5, 4, 32, 32]
+    return {"ways": ways, "embeds": embeds.cpu().half().numpy()}
+
+
+def draw(cache: Path, minutes: float) -> None:
+    """As many shards as the time allows."""
+    folder, teacher = cache / "few_step", Teacher()
+    folder.mkdir(parents=True, exist_ok=True)
+    until, number = time.monotonic() + 60 * minutes, 0
+    while time.monotonic() < until:
+        path = folder / f"shard_{number:05}.npz"
+        if not path.exists():
+            np.savez(folder / "new.npz", **draw_shard(teacher, FIRST_SEED + WAYS * number))
+            (folder / "new.npz").replace(path)
+        number += 1
+    print(f"{number} shards")
+
+
+def load_ways(cache: Path) -> tuple[Tensor, Tensor]:
+    shards = [np.load(path) for path in sorted((cache / "few_step").glob("shard_*.npz"))]
+    ways, embeds = (
+        torch.from_numpy(np.concatenate([shard[key] for shard in shards]))
+        for key in ("ways", "embeds")
+    )
+    return ways, embeds
+
+
+def train(cache: Path, run: Run) -> None:
+    device, (ways, embeds) = pick_device(), load_ways(cache)
+    print(f"{len(ways)} ways", flush=True)
+    model = Denoiser().to(device, memory_format=torch.channels_last)
+    model.load_state_dict(Teacher().bundle._denoiser.state_dict())
+    optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    average = Average(model, 0.998)
+    if (kept := run.load()) is not None:
+        model.load_state_dict(kept["model"])
+        optimiser.load_state_dict(kept["optimiser"])
+        average.values = kept["average"]
+    forward = _on_grid(model, GRID, GRID, None)
+    levels = make_sigmas(STEPS, shift=SHIFT)
+    generator = torch.Generator().manual_seed(run.step)
+    losses: list[float] = []
+    while run.share() < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = run.learning_rate()
+        picked = torch.randint(len(ways), (BATCH,), generator=generator)
+        step = torch.randint(STEPS, (BATCH,), generator=generator)
+        here, there = (ways[picked, step + n].to(device).float() for n in (0, 1))
+        sigma, then = (levels[step + n].to(device) for n in (0, 1))
+        wanted = (there - here) / (then - sigma)[:, None, None, None]
+        with in_half(device):
+            found = forward(here, sigma, embeds[picked].to(device).float())
+        loss = (found.float() - wanted).square().mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        run.step += 1
+        average.update(model, run.step)
+        losses.append(float(loss.detach()))
+        if run.step % 50 == 0:
+            print(f"{run.step} {run.used_s():.0f} s loss {np.mean(losses[-50:]):.4f}", flush=True)
+        if run.step % 250 == 0 or run.share() >= 1:
+            run.save(
+                model=model.state_dict(), optimiser=optimiser.state_dict(), average=average.values
+            )
+    path = cache / "few_step" / "denoiser.safetensors"
+    save_file({key: value.half().contiguous() for key, value in average.values.items()}, path)
+    print(f"weights: {path}")
+
+
+def measure(cache: Path) -> dict[str, dict[str, float]]:
+    """KID of both from held-out views, and the floor."""
+    teacher, count = Teacher(), MEASURED
+    student = Denoiser().eval().to(teacher.bundle.device)
+    weights = load_file(cache / "few_step" / "denoiser.safetensors")
+    student.load_state_dict({key: value.float() for key, value in weights.items()})
+    alone = _on_grid(student, GRID, GRID, None)
+    first = HELD_OUT + 1000
+    views = [
+        garden.render(view) for garden, view in map(draw_view, range(first, first + 2 * count))
+    ]
+    real = extract_features(np.stack(views))
+    drawn: dict[str, list[np.ndarray]] = {}
+    for start in range(0, count, 20):
+        seeds = range(HELD_OUT + 5000 + start, HELD_OUT + 5020 + start)
+        embeds, noise = teacher.embed(seeds, np.random.default_rng(start)), draw_noise(seeds)
+
+        def led(x: Tensor, sigma: Tensor, embeds: Tensor = embeds) -> Tensor:
+            return teacher.flow(x, sigma, embeds)
+
+        def unled(x: Tensor, sigma: Tensor, embeds: Tensor = embeds) -> Tensor:
+            return alone(x, sigma, embeds)
+
+        for name, flow, steps in (
+            ("teacher_30", led, MEASURED_STEPS), ("teacher_4", led, STEPS), ("student_4", unled, STEPS),
+        ):  # fmt: skip
+            with torch.inference_mode():
+                latent = sample_euler(flow, noise.to(embeds), make_sigmas(steps, shift=SHIFT))
+            drawn.setdefault(name, []).append(teacher.bundle.decode(latent.cpu().numpy()))
+    found = {}
+    for name, parts in drawn.items():
+        report = compare_distributions(extract_features(np.concatenate(parts)), real)
+        found[name] = {
+            "kid": report.kid, "floor": report.kid_floor, "excess": report.kid - report.kid_floor,
+        }  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("task", choices=("draw", "train", "measure"))
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    arguments = parser.parse_args()
+    if arguments.task == "draw":
+        draw(arguments.cache, arguments.minutes)
+    elif arguments.task == "measure":
+        print(json.dumps(measure(arguments.cache), indent=1))
+    else:
+        run = Run(
+            arguments.cache / "few_step.pt", steps=arguments.steps, minutes=arguments.minutes,
+            rate=arguments.rate,
+        )  # fmt: skip
+        train(arguments.cache, run)
+
+
+if __name__ == "__main__":
+    main()
