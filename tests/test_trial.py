@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megdt.codecs.jscc import read_card
-from megdt.errors import BundleError, RequestError
+from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.link.recording import read_recording
 from megdt.models.bundle import Bundle
 from megdt.scenario import Scenario, jscc_codec, parse_scenario
@@ -109,13 +109,23 @@ def test_a_recording_carries_a_picture(bundle: Bundle, tmp_path: Path) -> None:
     sent = transmit(scenario("ue_to_es", coding="ideal"), PICTURE, bundle, baseline=None)
     assert image is not None
     assert (image == sent.result.image).all()
-    plan = json.loads(path.read_text())
-    told = json.dumps(plan).replace(bundle.checksum, "0" * 64)
-    path.write_text(told)
-    with pytest.raises(
-        BundleError, match=r"is of bundle 000000000000, bundle is .*; leave --model out"
+    kept = path.read_text()
+    for told, error, message in (
+        (
+            kept.replace(bundle.checksum, "0" * 64),
+            BundleError,
+            "is of bundle 0{12}, bundle is .*; install",
+        ),
+        (
+            re.sub(r'"model": *{[^}]*}', '"model": {}', kept),
+            ScenarioError,
+            "does not say which models",
+        ),
     ):
-        receive(path)
+        assert told != kept
+        path.write_text(told)
+        with pytest.raises(error, match=message):
+            receive(path)
 
 
 def test_a_joint_codes_recording_builds_the_senders_codec(bundle: Bundle, tmp_path: Path) -> None:

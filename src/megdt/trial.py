@@ -346,11 +346,16 @@ def receive(
     tables = take_model(tables, model or {}, str(path))
     scenario = parse_scenario(tables, source=str(path))
     models = scenario.model.load()
+    if made_with is None:
+        raise ScenarioError(f"{path} does not say which models its seed is of; record it again")
     if made_with != models.checksum:
+        if told:
+            way_out = "name the one that it was made with by --model"
+        else:
+            way_out = "leave --model out" if model else "install the megdt that recorded it"
         raise BundleError(
             f"{path} is of {told.get('name') or 'bundle'} {str(made_with)[:12]}, {scenario.model.name or 'bundle'} "
-            f"is {models.checksum[:12]}; "
-            + ("leave --model out" if not told else "name the one that it was made with by --model")
+            f"is {models.checksum[:12]}; {way_out}"
         )
     if delivery.outcome != "delivered":
         return delivery.outcome, None

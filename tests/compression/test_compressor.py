@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("torch_pruning", reason="estimates the extra compress")
-pytest.importorskip("tensorly", reason="estimates the extra compress")
-pytest.importorskip("onnxscript", reason="estimates the extra compress")
+pytest.importorskip("torch_pruning", reason="needs the extra compress")
+pytest.importorskip("tensorly", reason="needs the extra compress")
+pytest.importorskip("onnxscript", reason="needs the extra compress")
 
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner

@@ -183,7 +183,7 @@ class Compressor:
         )
 
     def build(self, recipe: Recipe) -> nn.Module:
-        """A recipe's model, not taught yet."""
+        """A recipe's model, not trained yet."""
         made_as = replace(recipe, precision="fp32")  # its numbers are not of a precision yet
         if made_as not in self._made:
             self._made[made_as] = self._build(recipe)
