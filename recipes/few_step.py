@@ -39,7 +39,7 @@ FINE = 7
 WAYS = 48
 """A shard's."""
 FIRST_SEED = 4_000_000
-BATCH = 24
+BATCH = 16
 MEASURED_STEPS = 30
 """Of the teacher that the student is measured against."""
 MEASURED = 520
@@ -128,6 +128,7 @@ def train(cache: Path, run: Run) -> None:
             run.save(
                 model=model.state_dict(), optimiser=optimiser.state_dict(), average=average.values
             )
+            ways, embeds = load_ways(cache)  # drawing may go on beside
     path = cache / "few_step" / "denoiser.safetensors"
     save_file({key: value.half().contiguous() for key, value in average.values.items()}, path)
     print(f"weights: {path}")
