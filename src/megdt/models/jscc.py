@@ -161,7 +161,7 @@ class JsccEncoder(nn.Module):
         super().__init__()
         # An orthonormal start, ordered by variance; the network is what it adds to that.
         self.basis = nn.Parameter(torch.eye(4 * channels))
-        self.network = _UNet(2 * 4 * channels, 4 * channels, widths, blocks)
+        self.network = _UNet(8 * channels, 4 * channels, widths, blocks)
         self.strengths: Tensor | None
         self.register_buffer("strengths", strengths, persistent=False)
 
@@ -210,7 +210,7 @@ class JsccDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.basis = nn.Parameter(torch.eye(4 * channels))
-        self.network = _UNet(3 * 4 * channels, 4 * channels, widths, blocks)
+        self.network = _UNet(12 * channels, 4 * channels, widths, blocks)
         self.strengths: Tensor | None
         self.register_buffer("strengths", strengths, persistent=False)
         # How blurred the seed will be, in the terms in which the picture's decoder is told noise.
