@@ -108,7 +108,7 @@ SEEDS = (
     Scheme(name="float16 seed", feature="seed", codec="float16"),
 )
 LEARNED = tuple(
-    Scheme(name=f"learned symbols, {name} of the uses", feature="seed", codec="jscc", rate=rate)
+    Scheme(name=f"learned symbols ({name})", feature="seed", codec="jscc", rate=rate)
     for name, rate in (("all", 1.0), ("1/4", 0.25), ("1/8", 0.125))
 )
 RAW = Scheme(name="raw pixels", feature="image", codec="analog")
