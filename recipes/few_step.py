@@ -3,6 +3,7 @@
     python recipes/few_step.py draw --minutes 40      # the teacher's ways, into the cache
     python recipes/few_step.py train --minutes 40     # into the cache: the bundle has no room for it
     python recipes/few_step.py measure                # prints JSON
+    python recipes/few_step.py drift                  # what each step's error comes to in the end
 
 The teacher draws from captions with a guidance of 2.5 in 28 Euler steps; what is kept of each way is where
 it stands at the noise levels of four steps. From each of these the student learns the straight way to
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,7 +41,7 @@ FINE = 7
 WAYS = 48
 """A shard's."""
 FIRST_SEED = 4_000_000
-BATCH = 24
+BATCH = 16
 MEASURED_STEPS = 30
 """Of the teacher that the student is measured against."""
 MEASURED = 520
@@ -55,15 +57,18 @@ def draw_shard(teacher: Teacher, first: int) -> dict[str, np.ndarray]:
     """Where ways stand before and after each of the student's steps, and what they were led by."""
     seeds = range(first, first + WAYS)
     embeds = teacher.embed(seeds, np.random.default_rng((first, 11)))
-    levels = make_sigmas(STEPS * FINE, shift=SHIFT)
-    latent, stands = draw_noise(seeds).to(embeds), []
-    for step, (here, there) in enumerate(pairwise(levels)):
+    ways = draw_ways(teacher, draw_noise(seeds).to(embeds), embeds)
+    return {"ways": ways.cpu().half().numpy(), "embeds": embeds.cpu().half().numpy()}
+
+
+def draw_ways(teacher: Teacher, latent: Tensor, embeds: Tensor) -> Tensor:
+    """[ways, 5, 4, 32, 32]"""
+    stands = []
+    for step, (here, there) in enumerate(pairwise(make_sigmas(STEPS * FINE, shift=SHIFT))):
         if step % FINE == 0:
             stands.append(latent)
-        latent = latent + (there - here) * teacher.flow(latent, here.expand(WAYS), embeds)
-    stands.append(latent)
-    ways = torch.stack(stands, 1).cpu().half().numpy()  # [ways, 5, 4, 32, 32]
-    return {"ways": ways, "embeds": embeds.cpu().half().numpy()}
+        latent = latent + (there - here) * teacher.flow(latent, here.expand(len(latent)), embeds)
+    return torch.stack([*stands, latent], 1)
 
 
 def draw(cache: Path, minutes: float) -> None:
@@ -128,18 +133,46 @@ def train(cache: Path, run: Run) -> None:
             run.save(
                 model=model.state_dict(), optimiser=optimiser.state_dict(), average=average.values
             )
+            ways, embeds = load_ways(cache)  # drawing may go on beside
     path = cache / "few_step" / "denoiser.safetensors"
     save_file({key: value.half().contiguous() for key, value in average.values.items()}, path)
     print(f"weights: {path}")
 
 
+def load_student(cache: Path, device: torch.device) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Its flow at a latent, a noise level each, and embeddings."""
+    student = Denoiser().eval().to(device)
+    weights = load_file(cache / "few_step" / "denoiser.safetensors")
+    student.load_state_dict({key: value.float() for key, value in weights.items()})
+    return _on_grid(student, GRID, GRID, None)
+
+
+@torch.inference_mode()
+def trace_drift(cache: Path, count: int = 40) -> dict[str, list[float]]:
+    """Mean squared error of held-out latents: of each step from where the teacher stands, and at the
+    end, where all steps from there on are the student's.
+    """
+    teacher, levels = Teacher(), make_sigmas(STEPS, shift=SHIFT)
+    alone = load_student(cache, teacher.bundle.device)
+    seeds = range(HELD_OUT + 5000, HELD_OUT + 5000 + count)
+    embeds = teacher.embed(seeds, np.random.default_rng(0))
+    stands = draw_ways(teacher, draw_noise(seeds).to(embeds), embeds)
+    found: dict[str, list[float]] = {"step": [], "end": []}
+    for first in range(STEPS):
+        latent = stands[:, first]
+        for step in range(first, STEPS):
+            sigma = levels[step].to(latent).expand(count)
+            latent = latent + (levels[step + 1] - levels[step]) * alone(latent, sigma, embeds)
+            if step == first:
+                found["step"].append(float((latent - stands[:, step + 1]).square().mean()))
+        found["end"].append(float((latent - stands[:, -1]).square().mean()))
+    return found
+
+
 def measure(cache: Path) -> dict[str, dict[str, float]]:
     """KID of both from held-out views, and the floor."""
     teacher, count = Teacher(), MEASURED
-    student = Denoiser().eval().to(teacher.bundle.device)
-    weights = load_file(cache / "few_step" / "denoiser.safetensors")
-    student.load_state_dict({key: value.float() for key, value in weights.items()})
-    alone = _on_grid(student, GRID, GRID, None)
+    alone = load_student(cache, teacher.bundle.device)
     first = HELD_OUT + 1000
     views = [
         garden.render(view) for garden, view in map(draw_view, range(first, first + 2 * count))
@@ -175,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("task", choices=("draw", "train", "measure"))
+    parser.add_argument("task", choices=("draw", "train", "measure", "drift"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--minutes", type=float, default=40)
@@ -183,8 +216,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.task == "draw":
         draw(arguments.cache, arguments.minutes)
-    elif arguments.task == "measure":
-        print(json.dumps(measure(arguments.cache), indent=1))
+    elif arguments.task in ("measure", "drift"):
+        tell = measure if arguments.task == "measure" else trace_drift
+        print(json.dumps(tell(arguments.cache), indent=1))
     else:
         run = Run(
             arguments.cache / "few_step.pt", steps=arguments.steps, minutes=arguments.minutes,

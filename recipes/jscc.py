@@ -61,11 +61,13 @@ def principal_basis(latents: np.ndarray) -> Tensor:
     return vectors.flip(1).T.contiguous()
 
 
-def draw_channel(count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noise power told to both ends, and that which each symbol meets. [batch], [batch, 16, h, w]"""
+def draw_channel(
+    count: int, rng: torch.Generator, *, maps: int = SYMBOL_CHANNELS
+) -> tuple[Tensor, Tensor]:
+    """Noise power told to both ends, and that which each symbol meets. [batch], [batch, maps, h, w]"""
     snr_db = torch.rand(count, generator=rng) * 50 - 20
     told = 10 ** (-snr_db / 10)
-    size = (count, SYMBOL_CHANNELS, LATENT_CROP // 2, 1)
+    size = (count, maps, LATENT_CROP // 2, 1)
     # Fading is alike over some hundred symbols: rows of a map.
     gain = torch.empty(size).exponential_(generator=rng).clamp(min=1e-3)
     fading = torch.rand(count, generator=rng) < 0.25
@@ -83,11 +85,11 @@ def transmit(
     met_power: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Through the code and its channel."""
-    told = tell(told_power, maps, coarse_bits)
+    told = tell(told_power, maps, coarse_bits, channels=latent.shape[1])
     symbols = normalise_power(model["encoder"](latent, coarse, told).float(), maps)
     met = met_power.repeat_interleave(symbols.shape[2] // met_power.shape[2], 2).expand_as(symbols)
     received = symbols + torch.randn_like(symbols) * met.sqrt()
-    index = torch.arange(SYMBOL_CHANNELS)
+    index = torch.arange(symbols.shape[1])
     sent = (index[None, :] < maps[:, None])[:, :, None, None]
     share = torch.where(sent, 1 / (1 + met), 0)
     mended, noise_power = model["decoder"](received, share, coarse, told)

@@ -96,10 +96,12 @@ class Run:
         return self.rate * min(1.0, (self.step + 1) / warmup) * falling
 
 
-def save_model(name: str, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
-    """Write NAME.safetensors and its card NAME.json into the bundle."""
-    BUNDLE.mkdir(parents=True, exist_ok=True)
-    path = BUNDLE / f"{name}.safetensors"
+def save_model(
+    name: str, tensors: dict[str, Tensor], card: dict[str, Any], folder: Path = BUNDLE
+) -> None:
+    """Write NAME.safetensors and its card NAME.json into the bundle, or another folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
     card = {
         "name": name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdt.codecs.jscc import read_card
+from megdt.codecs.jscc import CARD, read_card
 from megdt.errors import BundleError, RequestError, ScenarioError
 from megdt.link.radio import RadioLink
 from megdt.link.recording import read_recording, write_recording
@@ -298,7 +298,7 @@ def _travelling_plan(scenario: Scenario, models: StoredModels) -> dict[str, Any]
             "symbol_rate": plan.symbol_rate,
             "told_snr_db": told_snr_db(plan, scenario.link),
             "restore": plan.restore,
-            "jscc_sha256": read_card()["sha256"],
+            "jscc_sha256": read_card(scenario.model.code / CARD.name)["sha256"],
         }
     named = scenario.model.name is not None
     table = scenario.model.told() if named else {}

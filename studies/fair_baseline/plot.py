@@ -22,6 +22,9 @@ STYLES: dict[str, dict[str, Any]] = {
     "analog seed": {"color": "#0072B2", "marker": "o", "lw": 2.2},
     "int8 seed": {"color": "#56B4E9", "marker": "s", "lw": 2.2},
     "float16 seed": {"color": "#56B4E9", "marker": "x", "lw": 1, "ls": ":"},
+    "learned symbols (all)": {"color": "#009E73", "marker": "D", "lw": 2.2},
+    "learned symbols (1/4)": {"color": "#009E73", "marker": "d", "lw": 1.2, "ls": "--"},
+    "learned symbols (1/8)": {"color": "#009E73", "marker": "P", "lw": 1.2, "ls": ":"},
     "WebP": {"color": "#E69F00", "marker": "^"},
     "AVIF": {"color": "#D55E00", "marker": "v"},
     "JPEG XL": {"color": "#CC79A7", "marker": "D"},
@@ -88,22 +91,27 @@ def draw_differences(axis: Axes, differences: dict[str, Curves]) -> None:
 
 
 def draw_own(found: Curves, path: Path) -> None:
-    """Photographs by an autoencoder of one's own."""
+    """Photographs by an autoencoder of one's own, and by a code trained for it where there is one."""
     limits = {"psnr_db": (10, 46), "ms_ssim": (0.35, 1.02), "perceptual": (-0.02, 0.7)}
     metrics = [name for name in limits if name in found["analog seed"][0]]
+    learned = [name for name in found if name.startswith("learned symbols")]
+    budgets = ["analog seed", *[n for n in learned if f"{CODECS[0]} in the {n}'s uses" in found]]
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(4.7 * len(metrics), 4.6), layout="constrained"
-    )
-    for axis, metric in zip(axes, metrics, strict=True):
-        draw_budget(axis, found, "analog seed", metric)
-        draw(axis, found["int8 seed"], metric, "int8 seed")
-        axis.set(xlabel="SNR (dB)", ylim=limits[metric])
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=10
-    )
+        len(budgets), len(metrics), figsize=(4.7 * len(metrics), 4.4 * len(budgets)), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for row, budget in zip(axes, budgets, strict=True):
+        beside = ["int8 seed", *learned] if budget == "analog seed" else []
+        for axis, metric in zip(row, metrics, strict=True):
+            draw_budget(axis, found, budget, metric)
+            for name in beside:
+                draw(axis, found[name], metric, name)
+            axis.set(xlabel="SNR (dB)", ylim=limits[metric])
+            axis.set_title(f"pictures in the uses of: {budget}", fontsize=10)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=10)
     figure.savefig(path, dpi=80)
 
 

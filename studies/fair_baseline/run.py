@@ -5,6 +5,9 @@
 An autoencoder of one's own, on photographs of one's own, without the generated pictures:
 
     python studies/fair_baseline/run.py --model FOLDER --photographs FOLDER ... --out FILE
+
+With a joint code that recipes/own_jscc.py has trained for it, that too, in all, a quarter and an
+eighth of the channel uses.
 """
 
 from __future__ import annotations
@@ -79,6 +82,8 @@ class Scheme:
     """Name of the scheme whose channel uses a picture may take."""
     ideal: bool = False
     """Under a code that reaches capacity, without overhead: what no real link can surpass."""
+    rate: float | None = None
+    """Of learned symbols, as a share of the analog seed's channel uses."""
 
 
 def in_uses_of(budget: str, codecs: Sequence[str], *, ideal: bool = False) -> tuple[Scheme, ...]:
@@ -101,6 +106,10 @@ SEEDS = (
     Scheme(name=ANALOG, feature="seed", codec="analog"),
     Scheme(name=INT8, feature="seed", codec="int8"),
     Scheme(name="float16 seed", feature="seed", codec="float16"),
+)
+LEARNED = tuple(
+    Scheme(name=f"learned symbols ({name})", feature="seed", codec="jscc", rate=rate)
+    for name, rate in (("all", 1.0), ("1/4", 0.25), ("1/8", 0.125))
 )
 RAW = Scheme(name="raw pixels", feature="image", codec="analog")
 PROMPT = Scheme(name="prompt only", feature="recipe", codec="text")
@@ -263,6 +272,8 @@ def send(
         "link": link | ({"coding": "ideal"} if scheme.ideal else {}),
         "model": subject.model,
     }
+    if scheme.rate is not None:
+        tables["plan"] |= {"symbol_rate": scheme.rate, "restore": False}
     scenario = parse_scenario(tables, source="study")
     done = subject.done[scheme.feature]
     if budget is None:
@@ -381,6 +392,8 @@ def main() -> None:
     more: tuple[Scheme, ...] = (SEEDS[2], RAW, PROMPT, *in_uses_of(ANALOG, codecs, ideal=True))
     if arguments.model is not None:
         more = ()
+        if Model(name=arguments.model).has_code:
+            more = (*LEARNED, *in_uses_of(LEARNED[-1].name, codecs))
     # channel, SNRs, courses of the channel, schemes
     plans = (
         ("awgn", settings["snr_db"], 1, (*SEEDS[:2], *within, *more)),

@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from megdt.codecs.seed import AnalogSeedCodec, check_seed, check_symbols
 from megdt.errors import CodecError
+from megdt.models import LATENT_CHANNELS
+from megdt.models.cards import BUNDLE
 from megdt.records import Delivery, Feature, Packet
 
 if TYPE_CHECKING:
     from megdt.codecs.progressive import ProgressiveSeedCodec
     from megdt.models.bundle import Jscc
 
-MAPS = 16
-"""Maps of symbols that a whole seed has, each a quarter of a latent channel."""
-
 SNR_RANGE_DB = (-20.0, 40.0)
-CARD = Path(__file__).parent.parent / "models" / "bundle" / "jscc.json"
+CARD = BUNDLE / "jscc.json"
+"""Of the bundle's own code, the only one that comes with coarse seeds and a denoiser."""
+
 RATES = (0.125, 1.0)
 
 MIN_COARSE_BITS = 120
@@ -44,12 +45,14 @@ class JsccSeedCodec:
     Args:
         shape: What both ends expect. (latent_channels, height, width)
         snr_db: Mean Es/N0 that both ends are told; clipped to SNR_RANGE_DB.
-        maps: Maps of symbols to send, 0 to MAPS.
+        maps: Maps of symbols to send, 0 to four a latent channel; all of them where left out.
         coarse_bits: Budget of the progressive coarse seed; 0 for none.
         restore: Draw anew, with the denoiser, what noise has taken at low SNR. It knows its own world:
             leave it out for other pictures.
         rng_seed: Draws that.
         peer_sha256: Checksum of the other end's networks, where it has named it.
+        folder: Where the networks and their card lie; those of another autoencoder send symbols alone,
+            and nothing is drawn anew.
 
     Raises:
         CodecError: If nothing would be sent, a number is out of range, or the other end has other
@@ -62,20 +65,28 @@ class JsccSeedCodec:
 
     shape: tuple[int, int, int]
     snr_db: float
-    maps: int = MAPS
+    maps: int | None = None
     coarse_bits: int = 0
     restore: bool = True
     rng_seed: int = 0
     peer_sha256: str | None = None
+    folder: Path = BUNDLE
 
     def __post_init__(self) -> None:
         check_told(self.snr_db)
-        if not 0 <= self.maps <= MAPS or (self.maps == 0 and self.coarse_bits == 0):
+        every = count_maps(self.shape)
+        if not 0 <= self._maps <= every or (self._maps == 0 and self.coarse_bits == 0):
             raise CodecError(
-                f"maps is {self.maps} and coarse_bits {self.coarse_bits}, a seed has {MAPS} maps; "
+                f"maps is {self._maps} and coarse_bits {self.coarse_bits}, a seed has {every} maps; "
                 "send at least one, or coarse bits"
             )
-        check_peer(self.peer_sha256)
+        if self.coarse_bits and self.folder != BUNDLE:
+            raise CodecError(
+                f"coarse_bits is {self.coarse_bits}, and the code in {self.folder} has learnt symbols alone; "
+                "leave coarse_bits out"
+            )
+        check_code(self.folder, self.shape)
+        check_peer(self.peer_sha256, folder=self.folder)
 
     def encode(self, feature: Feature) -> Packet:
         """Encode one seed.
@@ -89,11 +100,11 @@ class JsccSeedCodec:
         if self.coarse_bits:
             payload = self._coarse_codec.encode(feature).payload
             coarse = self._read_coarse(payload)
-        if not self.maps:
+        if not self._maps:
             return Packet(payload=payload, told_snr=True)
         noise_power = 10 ** (-self._told_db / 10)
-        symbols = _networks().encode(
-            latent, coarse, noise_power=noise_power, maps=self.maps, coarse_bits=8 * len(payload)
+        symbols = _networks(self.folder).encode(
+            latent, coarse, noise_power=noise_power, maps=self._maps, coarse_bits=8 * len(payload)
         )
         flat = symbols.ravel()
         if flat.size % 2:
@@ -116,28 +127,29 @@ class JsccSeedCodec:
                 f"a payload of {len(delivery.payload)} bytes arrived, this code sends symbols alone; "
                 "both ends must follow the same plan"
             )
-        count = self.maps * map_size(self.shape)
+        count = self._maps * map_size(self.shape)
         values, shares = np.zeros(0, np.float32), np.zeros(0, np.float32)
-        if self.maps:
-            symbols = check_symbols(delivery, -(-count // 2), f"{self.maps} maps")
+        if self._maps:
+            symbols = check_symbols(delivery, -(-count // 2), f"{self._maps} maps")
             noise = np.broadcast_to(np.asarray(delivery.noise_power, np.float64), symbols.shape)
             pairs = np.stack((symbols.real, symbols.imag), 1) * np.sqrt(2)
             values = pairs.ravel()[:count].astype(np.float32)
             shares = np.repeat(1 / (1 + noise), 2)[:count].astype(np.float32)
-        latent, noise_power = _networks().decode(
+        latent, noise_power = _networks(self.folder).decode(
             values,
             shares,
             coarse,
             shape=self.shape,
             noise_power=10 ** (-self._told_db / 10),
-            maps=self.maps,
+            maps=self._maps,
             coarse_bits=8 * len(delivery.payload),
         )
-        level = restoration_level(self._told_db) if self.restore else 0.0
+        redraws = self.restore and self.folder == BUNDLE
+        level = restoration_level(self._told_db) if redraws else 0.0
         if level:
             rng = np.random.default_rng(self.rng_seed)
             blurred = latent + level / (1 - level) * rng.standard_normal(latent.shape)
-            latent = _networks().refine(
+            latent = _networks(self.folder).refine(
                 blurred.astype(np.float32), (level / (1 - level)) ** 2, steps=RESTORATION_STEPS
             )
             noise_power = 0.0
@@ -146,7 +158,11 @@ class JsccSeedCodec:
     @property
     def flops(self) -> float:
         """Floating point operations of the networks so far."""
-        return _networks().flops
+        return _networks(self.folder).flops
+
+    @property
+    def _maps(self) -> int:
+        return count_maps(self.shape) if self.maps is None else self.maps
 
     @property
     def _told_db(self) -> float:
@@ -219,6 +235,11 @@ class PlainSeedCodec:
         return Feature(kind="seed", values=latent, redrawn_from=deviation / (1 + deviation))
 
 
+def count_maps(shape: tuple[int, int, int]) -> int:
+    """Maps of symbols that a whole seed has, each a quarter of a latent channel."""
+    return 4 * shape[0]
+
+
 def map_size(shape: tuple[int, int, int]) -> int:
     """Real symbols in a map of a seed of this shape."""
     _, height, width = shape
@@ -268,21 +289,34 @@ def read_card(card: Path = CARD) -> dict[str, Any]:
     Raises:
         CodecError: If it cannot be read.
     """
+    recipe = "own_jscc" if card != CARD else "jscc"
     try:
-        found: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(card.read_text(encoding="utf-8"))
+        if not isinstance(found.get("sha256"), str):
+            raise ValueError("no card")
+    except (OSError, ValueError, AttributeError) as error:
         raise CodecError(
-            f"no readable card of the joint code at {card} ({error.__class__.__name__}); reinstall "
-            "megdt or train it with recipes/jscc.py"
+            f"no readable card of the joint code at {card} ({error.__class__.__name__}); "
+            f"{'reinstall megdt or ' if card == CARD else ''}train it with recipes/{recipe}.py"
         ) from error
-    return found
+    return dict(found)
 
 
-def check_peer(peer_sha256: str | None) -> None:
+def check_code(folder: Path, shape: tuple[int, int, int]) -> None:
+    """Raise a CodecError where a folder's code is not of seeds of this shape."""
+    channels = read_card(folder / CARD.name).get("channels", LATENT_CHANNELS)
+    if channels != shape[0]:
+        raise CodecError(
+            f"the seed has {shape[0]} channels, the joint code in {folder} is of {channels}; train it with "
+            "recipes/own_jscc.py for this autoencoder"
+        )
+
+
+def check_peer(peer_sha256: str | None, *, folder: Path = BUNDLE) -> None:
     """Raise a CodecError where the other end's networks are not ours."""
     if peer_sha256 is None:
         return
-    ours = read_card()["sha256"]
+    ours = read_card(folder / CARD.name)["sha256"]
     if peer_sha256 != ours:
         raise CodecError(
             f"the other end's joint code is {peer_sha256[:12]}, ours is {ours[:12]}; install the "
@@ -290,7 +324,7 @@ def check_peer(peer_sha256: str | None) -> None:
         )
 
 
-def _networks() -> Jscc:
+def _networks(folder: Path = BUNDLE) -> Jscc:
     from megdt.models.bundle import load_jscc
 
-    return load_jscc()
+    return load_jscc(folder)

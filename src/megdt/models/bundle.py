@@ -5,6 +5,7 @@ A model is loaded when it is first used, so a UE that only decodes never reads t
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,9 +47,7 @@ from megdt.models.generation import (
 )
 from megdt.models.jscc import (
     MULTIPLE,
-    SYMBOL_CHANNELS,
-    JsccDecoder,
-    JsccEncoder,
+    build_jscc,
     normalise_power,
     tell,
 )
@@ -57,6 +56,7 @@ from megdt.models.outpainting import outpaint_latents
 from megdt.models.sketching import STYLES, SketchAdapter
 from megdt.models.student import Student
 from megdt.models.text_encoder import EMBEDDING, TextEncoder, split_words
+from megdt.models.tiny_autoencoder import TinyAutoencoder
 from megdt.models.writing import caption
 from megdt.records import MIN_SIZE_PX, Request, Style
 from megdt.worlds.captions import Attributes
@@ -409,8 +409,7 @@ class Bundle(Cards):
     @cached_property
     def _jscc(self) -> nn.ModuleDict:
         """The joint source-channel code's two networks, "encoder" and "decoder"."""
-        pair = nn.ModuleDict({"encoder": JsccEncoder(), "decoder": JsccDecoder()})
-        return self._load("jscc", pair)
+        return self._load("jscc", build_jscc(self.card("jscc")))
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
@@ -510,8 +509,8 @@ class Jscc:
         """A seed as maps of symbols at unit mean power.
 
         Args:
-            latent: [4, height, width]
-            coarse: What the receiver has of it, if anything. [4, height, width]
+            latent: [channels, height, width]
+            coarse: What the receiver has of it, if anything. [channels, height, width]
             noise_power: Told to both ends, for symbols of unit power.
             maps: How many to make.
             coarse_bits: Of the coarse seed.
@@ -520,7 +519,7 @@ class Jscc:
             [maps, ceil(height / 2), ceil(width / 2)]
         """
         height, width = latent.shape[1:]
-        told = self._tell(noise_power, maps, coarse_bits, latent.size)
+        told = self._tell(noise_power, maps, coarse_bits, latent.shape)
         with torch.inference_mode():
             symbols = self._model["encoder"](_pad(latent), _pad(_or_zeros(coarse, latent)), told)
             cut = symbols[:, :, : -(-height // 2), : -(-width // 2)].contiguous()
@@ -542,19 +541,19 @@ class Jscc:
         Args:
             values: Maps of symbols as they arrived, one after the other.
             shares: Of the signal in the power of each value.
-            coarse: The coarse seed, if there is one. [4, height, width]
+            coarse: The coarse seed, if there is one. [channels, height, width]
             shape: Of the seed.
             noise_power: Told to both ends, for symbols of unit power.
             maps: How many were sent.
             coarse_bits: Of the coarse seed.
 
         Returns:
-            [4, height, width], and one number.
+            [channels, height, width], and one number.
         """
         _, height, width = shape
         small = (maps, -(-height // 2), -(-width // 2))
-        found = [_pad_maps(part.reshape(small), height, width) for part in (values, shares)]
-        told = self._tell(noise_power, maps, coarse_bits, int(np.prod(shape)))
+        found = [_pad_maps(part.reshape(small), shape) for part in (values, shares)]
+        told = self._tell(noise_power, maps, coarse_bits, shape)
         before = _pad(_or_zeros(coarse, np.zeros(shape, np.float32)))
         with torch.inference_mode():
             mended, power = self._model["decoder"](*found, before, told)
@@ -581,11 +580,12 @@ class Jscc:
         return _to_numpy(refine_latents(self._bundle._denoiser, batch, sigma, steps=steps)[0])
 
     @staticmethod
-    def _tell(noise_power: float, maps: int, coarse_bits: int, elements: int) -> Tensor:
+    def _tell(noise_power: float, maps: int, coarse_bits: int, shape: tuple[int, ...]) -> Tensor:
         return tell(
             torch.tensor([noise_power], dtype=torch.float32),
             torch.tensor([float(maps)]),
-            torch.tensor([coarse_bits / elements]),
+            torch.tensor([coarse_bits / math.prod(shape)]),
+            channels=shape[0],
         )
 
 
@@ -600,10 +600,11 @@ def _pad(latent: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(padded)[None].contiguous(memory_format=torch.channels_last)
 
 
-def _pad_maps(maps: NDArray[np.float32], height: int, width: int) -> Tensor:
-    """All maps for a latent of this size, zeros where nothing was sent. [1, 16, h, w]"""
+def _pad_maps(maps: NDArray[np.float32], shape: tuple[int, int, int]) -> Tensor:
+    """All maps for a latent of this shape, zeros where nothing was sent. [1, 4 * channels, h, w]"""
+    channels, height, width = shape
     tall, wide = (-(-n // MULTIPLE) * MULTIPLE // 2 for n in (height, width))
-    padded = np.zeros((1, SYMBOL_CHANNELS, tall, wide), np.float32)
+    padded = np.zeros((1, 4 * channels, tall, wide), np.float32)
     padded[0, : maps.shape[0], : maps.shape[1], : maps.shape[2]] = maps
     return torch.from_numpy(padded)
 
@@ -618,8 +619,19 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @lru_cache
 def load_jscc(folder: Path = BUNDLE) -> Jscc:
-    """The joint code of a bundle, read once."""
-    return Jscc(Bundle(folder))
+    """The joint code of a bundle, or of an autoencoder that lies beside it, read once.
+
+    Raises:
+        BundleError: If it was trained for another autoencoder.
+    """
+    bundle = Bundle(folder)
+    of = bundle.card("jscc").get("autoencoder_sha256")
+    if of is not None and of != TinyAutoencoder(str(folder)).checksum:
+        raise BundleError(
+            f"the joint code in {folder} was trained for another autoencoder; train it again with "
+            "recipes/own_jscc.py"
+        )
+    return Jscc(bundle)
 
 
 @lru_cache

@@ -5,19 +5,28 @@ the latent has. They are nested: the first k maps are a code of their own, train
 one pair of networks gives every rate. Both ends may also hold a coarse seed that went ahead as
 bits; then the symbols carry what it lacks. With no symbols at all the receiver still mends the
 coarse seed. So one pair of networks is the analog, the hybrid and the digital receiver.
+
+Numbers are those of the bundle's latents; for another autoencoder, with C channels, 4 C takes the
+place of 16.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from megdt.errors import BundleError
 from megdt.models import LATENT_CHANNELS
 
 SYMBOL_CHANNELS = 4 * LATENT_CHANNELS
 """Maps of symbols, most important first, each [height / 2, width / 2] of the latent."""
+
+_RATE = 4  # where `tell` has the share of the maps that are sent
 
 MULTIPLE = 8
 """Latents are padded to multiples of this: two by the symbols, four by the networks."""
@@ -96,6 +105,8 @@ def tell(
     noise_power: Float[Tensor, " batch"],
     maps: Float[Tensor, " batch"],
     coarse_bits: Float[Tensor, " batch"],
+    *,
+    channels: int = LATENT_CHANNELS,
 ) -> Float[Tensor, "batch told"]:
     """What both networks are told of the link and the plan.
 
@@ -103,13 +114,14 @@ def tell(
         noise_power: Mean square of the noise on a symbol of unit power. [batch]
         maps: Maps of symbols that are sent, 0 to SYMBOL_CHANNELS. [batch]
         coarse_bits: Bits of the coarse seed an element of the latent; 0 for none. [batch]
+        channels: Of the latent.
 
     Returns:
         [batch, 8]
     """
     share = 1 / (1 + noise_power)
     level = -noise_power.clamp(1e-5, 1e3).log10()
-    rate = maps / SYMBOL_CHANNELS
+    rate = maps / (4 * channels)
     has_coarse = (coarse_bits > 0).float()
     fineness = torch.where(coarse_bits > 0, coarse_bits.clamp(min=1e-3).log2() / 4, 0)
     one = torch.ones_like(share)
@@ -134,6 +146,8 @@ class JsccEncoder(nn.Module):
     Args:
         widths: Channels at the symbols' resolution, half and quarter of it.
         blocks: Residual blocks at each.
+        channels: Of the latent.
+        strengths: Amplitude of each map relative to the others; alike where left out. [4 * channels]
     """
 
     def __init__(
@@ -141,18 +155,22 @@ class JsccEncoder(nn.Module):
         *,
         widths: tuple[int, int, int] = (64, 80, 112),
         blocks: tuple[int, int, int] = (1, 1, 2),
+        channels: int = LATENT_CHANNELS,
+        strengths: Tensor | None = None,
     ) -> None:
         super().__init__()
         # An orthonormal start, ordered by variance; the network is what it adds to that.
-        self.basis = nn.Parameter(torch.eye(SYMBOL_CHANNELS))
-        self.network = _UNet(2 * SYMBOL_CHANNELS, SYMBOL_CHANNELS, widths, blocks)
+        self.basis = nn.Parameter(torch.eye(4 * channels))
+        self.network = _UNet(8 * channels, 4 * channels, widths, blocks)
+        self.strengths: Tensor | None
+        self.register_buffer("strengths", strengths, persistent=False)
 
     def forward(
         self,
-        latent: Float[Tensor, "batch 4 height width"],
-        coarse: Float[Tensor, "batch 4 height width"],
+        latent: Float[Tensor, "batch channels height width"],
+        coarse: Float[Tensor, "batch channels height width"],
         told: Float[Tensor, "batch told"],
-    ) -> Float[Tensor, "batch 16 height//2 width//2"]:
+    ) -> Float[Tensor, "batch maps height//2 width//2"]:
         """Encode a batch; height and width are multiples of MULTIPLE.
 
         Args:
@@ -167,7 +185,9 @@ class JsccEncoder(nn.Module):
         seen = torch.cat((lacking, functional.pixel_unshuffle(coarse, 2)), 1)
         linear = torch.einsum("oc,bchw->bohw", self.basis, lacking)
         symbols: Tensor = linear + self.network(seen, told)
-        return symbols
+        if self.strengths is None:
+            return symbols
+        return symbols * _share_power(self.strengths, told)
 
 
 class JsccDecoder(nn.Module):
@@ -176,6 +196,8 @@ class JsccDecoder(nn.Module):
     Args:
         widths: Channels at the symbols' resolution, half and quarter of it.
         blocks: Residual blocks at each.
+        channels: Of the latent.
+        strengths: Amplitude of each map relative to the others; alike where left out. [4 * channels]
     """
 
     def __init__(
@@ -183,20 +205,24 @@ class JsccDecoder(nn.Module):
         *,
         widths: tuple[int, int, int] = (80, 96, 128),
         blocks: tuple[int, int, int] = (2, 1, 2),
+        channels: int = LATENT_CHANNELS,
+        strengths: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.basis = nn.Parameter(torch.eye(SYMBOL_CHANNELS))
-        self.network = _UNet(3 * SYMBOL_CHANNELS, SYMBOL_CHANNELS, widths, blocks)
+        self.basis = nn.Parameter(torch.eye(4 * channels))
+        self.network = _UNet(12 * channels, 4 * channels, widths, blocks)
+        self.strengths: Tensor | None
+        self.register_buffer("strengths", strengths, persistent=False)
         # How blurred the seed will be, in the terms in which the picture's decoder is told noise.
         self.noise = nn.Sequential(nn.Linear(_TOLD, 64), nn.SiLU(), nn.Linear(64, 1))
 
     def forward(
         self,
-        symbols: Float[Tensor, "batch 16 height width"],
-        share: Float[Tensor, "batch 16 height width"],
-        coarse: Float[Tensor, "batch 4 2*height 2*width"],
+        symbols: Float[Tensor, "batch maps height width"],
+        share: Float[Tensor, "batch maps height width"],
+        coarse: Float[Tensor, "batch channels 2*height 2*width"],
         told: Float[Tensor, "batch told"],
-    ) -> tuple[Float[Tensor, "batch 4 2*height 2*width"], Float[Tensor, " batch"]]:
+    ) -> tuple[Float[Tensor, "batch channels 2*height 2*width"], Float[Tensor, " batch"]]:
         """Decode a batch.
 
         Args:
@@ -208,6 +234,11 @@ class JsccDecoder(nn.Module):
         Returns:
             The seed, and the noise power that the picture's decoder is to be told. [batch]
         """
+        if self.strengths is not None:
+            strength = _share_power(self.strengths, told)
+            symbols = symbols / strength
+            power = strength.square()
+            share = share * power / (1 + share * (power - 1))  # noise counts against this strength
         estimate = symbols * share
         before = functional.pixel_unshuffle(coarse, 2)
         seen = torch.cat((estimate, share, before), 1)
@@ -216,16 +247,53 @@ class JsccDecoder(nn.Module):
         return mended, functional.softplus(self.noise(told)[:, 0] - 3)
 
 
+def build_jscc(card: Mapping[str, Any]) -> nn.ModuleDict:
+    """Both networks of a code, "encoder" and "decoder", by what its card says of them: nothing in
+    the bundle's.
+
+    Raises:
+        BundleError: If that is of no code.
+    """
+    channels, told = card.get("channels", LATENT_CHANNELS), card.get("strengths")
+    widths = card.get("widths", {})
+    try:
+        strengths = None if told is None else torch.tensor(told, dtype=torch.float32)
+        if strengths is not None and (
+            strengths.shape != (4 * channels,) or not bool((strengths > 0).all())
+        ):
+            raise ValueError("strengths")
+        encoder, decoder = (
+            half(
+                channels=channels, strengths=strengths,
+                **({"widths": tuple(widths[name])} if name in widths else {}),
+            )
+            for name, half in (("encoder", JsccEncoder), ("decoder", JsccDecoder))
+        )  # fmt: skip
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"the card of the joint code says nothing that could be built ({str(error)[:80]}); train it again "
+            "with its recipe"
+        ) from None
+    return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+
+
+def _share_power(strengths: Tensor, told: Tensor) -> Tensor:
+    """The strengths of those maps that are sent, at unit mean power. [batch, maps, 1, 1]"""
+    count = (told[:, _RATE] * len(strengths)).round().long().clamp(min=1)
+    mean = strengths.square().cumsum(0)[count - 1] / count
+    return (strengths[None] / mean.sqrt()[:, None])[:, :, None, None]
+
+
 def normalise_power(
-    symbols: Float[Tensor, "batch 16 height width"], maps: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch 16 height width"]:
+    symbols: Float[Tensor, "batch maps height width"], maps: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch maps height width"]:
     """The first maps at unit mean power, the rest 0.
 
     Args:
         symbols: [batch, 16, height, width]
         maps: How many are sent. [batch]
     """
-    index = torch.arange(SYMBOL_CHANNELS, device=symbols.device)
+    index = torch.arange(symbols.shape[1], device=symbols.device)
     sent = (index[None, :] < maps[:, None])[:, :, None, None]
     kept = torch.where(sent, symbols, 0)
     power = kept.square().sum((1, 2, 3)) / sent.expand_as(kept).sum((1, 2, 3)).clamp(min=1)

@@ -14,7 +14,6 @@ from megdt.codecs import Codec
 from megdt.codecs.frames import BundledAutoencoder, FileFrameCodec, SeedFrameCodec
 from megdt.codecs.image import AnalogImageCodec, FileFormat, FileImageCodec
 from megdt.codecs.jscc import (
-    MAPS,
     MIN_COARSE_BITS,
     JsccSeedCodec,
     PlainSeedCodec,
@@ -22,6 +21,7 @@ from megdt.codecs.jscc import (
     check_rate,
     check_told,
     choose_share,
+    count_maps,
     map_size,
 )
 from megdt.codecs.observation import NeedsCodec, ObservationCodec, WideObservationCodec
@@ -212,7 +212,7 @@ def hybrid_codec(scenario: Scenario, *, share: float | None = None) -> Codec:
     assert isinstance(link, RadioLink)  # the paper's tells no SNR
     check_rate(plan.symbol_rate)
     check_told(snr_db)
-    check_peer(plan.jscc_sha256)
+    check_peer(plan.jscc_sha256, folder=scenario.model.code)
     if share is None:
         share = choose_share(snr_db, plan.symbol_rate)
         if share is None:
@@ -231,11 +231,12 @@ def hybrid_codec(scenario: Scenario, *, share: float | None = None) -> Codec:
     return JsccSeedCodec(
         shape=shape,
         snr_db=snr_db,
-        maps=min(MAPS, maps if bits else max(1, maps)),
+        maps=min(count_maps(shape), maps if bits else max(1, maps)),
         coarse_bits=bits,
         restore=plan.restore,
         rng_seed=request.rng_seed,
         peer_sha256=plan.jscc_sha256,
+        folder=scenario.model.code,
     )
 
 

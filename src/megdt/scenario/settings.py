@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megdt.codecs.jscc import CARD
 from megdt.errors import BundleError, ScenarioError
 from megdt.link.energy import DeviceProfile, load_profile
+from megdt.models.cards import BUNDLE
 from megdt.models.pretrained import (
     DTYPES,
     SCHEDULERS,
@@ -140,6 +142,18 @@ class Model:
     def space(self) -> LatentSpace:
         """What its latents are."""
         return LatentSpace() if self.name is None else read_space(find_folder(self.name))
+
+    @property
+    def code(self) -> Path:
+        """The folder with the joint source-channel code of its latents, if there is one; see
+        `codecs.jscc`.
+        """
+        return BUNDLE if self.name is None else find_folder(self.name)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether there is one."""
+        return (self.code / CARD.name).is_file()
 
     @property
     def is_autoencoder(self) -> bool:
