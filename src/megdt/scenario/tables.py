@@ -204,11 +204,11 @@ def _check_pipeline(model: Model, mechanism: str, codecs: Mapping[Kind, str], so
             f"{source} [plan] mechanism is {mechanism!r}, for which {model.name} has no sub-models; "
             f"take one of {', '.join(able)}, or leave model.name out"
         )
-    able_codecs = (*NOISE_CODECS, "jscc") if model.has_code else NOISE_CODECS
     for kind in ("seed", "observation"):
-        if codecs[kind] not in able_codecs:
+        takes = (*NOISE_CODECS, "jscc") if kind == "seed" and model.has_code else NOISE_CODECS
+        if codecs[kind] not in takes:
             trained = " (recipes/own_jscc.py trains another)" if codecs[kind] == "jscc" else ""
             raise ScenarioError(
                 f"{source} [codecs] {kind} is {codecs[kind]!r}, which has learnt the bundle's latents{trained}; "
-                f"take one of {', '.join(able_codecs)}, or leave model.name out"
+                f"take one of {', '.join(takes)}, or leave model.name out"
             )
