@@ -7,9 +7,10 @@ jscc.json beside them, for `--model FOLDER --codec jscc`.
 
 It begins with the linear code that is best under the picture's error: how much of that a latent's error
 makes is taken from the decoder, backwards from random pixels, as a matrix over 2 x 2 blocks; its
-principal axes are the maps, and their strengths shared out as Lee and Petersen (1976) do. The
-networks are what is better than linear. They learn by that matrix, for a call of such a decoder takes
-as long as a hundred of theirs, and in the last part of the time by some pictures too.
+principal axes are the maps, and their strengths shared out as Lee and Petersen (1976) do where noise
+is low. The networks are what is better than linear. They learn by that matrix, for a call of such a
+decoder takes many times as long as theirs, and in the last part of the time by some pictures too. It
+runs on the processor.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from data import CACHE, CROP, crop_photographs
 from jscc import draw_channel, picture_error, transmit
 from torch import Tensor, nn
 from torch.nn import functional
-from training import Average, Run, pick_device, save_model
+from training import Average, Run, save_model
 
 from megdt.models.jscc import JsccDecoder, JsccEncoder
 from megdt.models.tiny_autoencoder import TinyAutoencoder
@@ -54,7 +55,9 @@ class Linear:
 
 
 def encode(model: TinyAutoencoder, cache: Path, photos: list[Path], count: int) -> dict[str, Any]:
-    """Crops and their latents, kept in the cache under the model's checksum."""
+    """Crops and their latents, kept in the cache under the model's checksum: other photographs need
+    another cache.
+    """
     path = cache / f"own_{model.checksum[:12]}.npz"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -64,7 +67,9 @@ def encode(model: TinyAutoencoder, cache: Path, photos: list[Path], count: int) 
         images = np.asarray(crops[np.sort(picked)])
         parts = [model.encode(images[i : i + 20]) for i in range(0, len(images), 20)]
         np.savez(path, images=images, latents=np.concatenate(parts).astype(np.float16))
-    return dict(np.load(path))
+    found = dict(np.load(path))
+    print(f"{len(found['latents'])} crops in {path}", flush=True)
+    return found
 
 
 def blocks_of(latent: Tensor) -> Tensor:
@@ -146,7 +151,7 @@ def train(
             net, latent, torch.zeros_like(latent), nothing, maps, told_power, met_power
         )
         away = blocks_of(mended - latent).reshape(BATCH, -1, maps_in_all) @ linear.metric
-        # A block is 16 x 16 pixels of three colours, each from 0 to 1.
+        # A mean over the block's pixels, each of three colours from 0 to 1.
         error = away.square().mean(1).sum(1) / (3 * CROP**2 / away.shape[1])
         loss = (error + 1e-4).log().mean()
         if run.share() > 1 - LAST_PART:
@@ -182,7 +187,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rate", type=float, default=1e-3)
     arguments = parser.parse_args()
-    model = TinyAutoencoder(arguments.model, device=str(pick_device()))
+    model = TinyAutoencoder(arguments.model)
     data = encode(model, arguments.cache, arguments.photos, arguments.crops)
     decoder = model._decoder.requires_grad_(False)
     linear = fit_linear(torch.from_numpy(data["latents"]).float(), decoder)
