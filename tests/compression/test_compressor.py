@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,13 +41,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 INT8 = Recipe()
 
 
+def _check_few(*given: Any, count: int = 3, size_px: int = 256) -> QualityCheck:
+    return QualityCheck(*given, count=min(count, 3), size_px=size_px)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _few_views() -> object:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             ("_VIEWS", 6),
             ("_CALIBRATION_VIEWS", 4),
-            ("QualityCheck", partial(QualityCheck, count=3)),
+            ("_LARGE_VIEWS", 1),
+            ("QualityCheck", _check_few),
         ):
             patch.setattr(compressor, name, value)
         yield

@@ -27,10 +27,11 @@ class QualityCheck:
         bundle: Whose the other sub-models are.
         part: The sub-model.
         count: Views that are looked at.
+        size_px: Their height and width; a student knows 256 alone.
     """
 
-    def __init__(self, bundle: Bundle, part: str, *, count: int = 24) -> None:
-        self._bundle, self._part, self._count = bundle, part, count
+    def __init__(self, bundle: Bundle, part: str, *, count: int = 24, size_px: int = 256) -> None:
+        self._bundle, self._part, self._count, self._size_px = bundle, part, count, size_px
 
     def measure(self, models: Any) -> dict[str, Any]:
         """How good pictures are, means over held-out views.
@@ -69,6 +70,24 @@ class QualityCheck:
                 found[f"{key}_of_teacher"] = self._noisy_psnr_db(self._bundle, snr_db)
         return found
 
+    def distances(self, models: Any) -> list[float] | None:
+        """ST-LPIPS of each view's picture to what the bundle's own sub-model comes to, rising.
+
+        What lies between pictures adds up about: a picture of a latent that the link has harmed is as far from
+        the error-free one as the bundle's of that latent, and this more.
+
+        Args:
+            models: As of `measure`.
+
+        Returns:
+            One a view; None where it cannot be measured.
+        """
+        try:
+            found = perceptual_distance(self._pictures_by(models), self._by_teacher)
+        except MissingExtraError:
+            return None
+        return sorted(float(distance) for distance in found)
+
     def _noisy_psnr_db(self, models: Any, snr_db: float) -> float:
         """Of latents of unit variance as the air leaves them."""
         power = 10 ** (-snr_db / 10)
@@ -83,7 +102,7 @@ class QualityCheck:
         return self._pictures_by(self._bundle)
 
     def _pictures_by(self, models: Any) -> NDArray[np.uint8]:
-        """What is seen in the end, all other parts being the bundle's. [views, 256, 256, 3]"""
+        """What is seen in the end, all other parts being the bundle's. [views, size_px, size_px, 3]"""
         made = []
         for index in range(self._count):
             one = slice(index, index + 1)
@@ -102,7 +121,7 @@ class QualityCheck:
 
     @cached_property
     def _originals(self) -> NDArray[np.uint8]:
-        return draw_views(range(MEASURED_ON, MEASURED_ON + self._count))
+        return draw_views(range(MEASURED_ON, MEASURED_ON + self._count), self._size_px)
 
     @cached_property
     def _latents(self) -> NDArray[np.float32]:

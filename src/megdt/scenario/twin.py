@@ -4,7 +4,7 @@ Seven tables, each a dataclass here that holds defaults and meanings:
 
     [twin]      Rounds    rounds, interval_s, refresh_bits, objective, violation
     [scene]     Scene     kind, rng_seed, length_m, sky, weather, age_days, folder
-    [ues]       Ues       count, speed_m_s, memory_mb, position_noise_m
+    [ues]       Ues       count, speed_m_s, memory_mb, variants, position_noise_m
     [radio]     Radio     stations, outage, extra_loss_db, bandwidth_hz, tx_power_dbm, ...
     [requests]  Requests  each_round, size_px, deadline_s, max_distance
     [attack]    Attack    kind, ue, from_round
@@ -81,6 +81,8 @@ class Ues:
     speed_m_s: float = 1.5
     memory_mb: float = math.inf
     """That may be filled with sub-models."""
+    variants: tuple[str, ...] = ()
+    """Folders of `megdt compress`: smaller sub-models that each may run in place of the bundle's."""
     position_noise_m: float = 0.15
     """Of what they tell; 0.15 is satellites with corrections."""
 

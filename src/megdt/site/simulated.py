@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from megdt.twin.patrol import as_observation
 from megdt.twin.planner import Decision, Planner
 from megdt.twin.store import Store
 from megdt.twin.twin import Twin
+from megdt.twin.variants import Variant, read_variant
 from megdt.twin.ways import WAYS, Way, load_costs
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
@@ -58,16 +60,19 @@ class SimulatedSite:
     Raises:
         WorldError: If there is no such scene.
         MissingExtraError: If the scene needs an extra.
+        BundleError, TwinError: If a folder of smaller sub-models cannot be planned with.
     """
 
     def __init__(self, scenario: TwinScenario, bundle: Bundle, *, start_s: float = 0.0) -> None:
         self.scenario, self._bundle = scenario, bundle
+        self._variants: dict[Path, Any] = {}
         self.scenery = make_scenery(scenario.scene)
         self.ground = make_ground(scenario, self.scenery.columns * VIEW_EXTENT_M / VIEW_COLUMNS)
         self.now_s = start_s
         self.equipment = Equipment(
             profile=scenario.devices.profiles((Side.UE,))[Side.UE],
             memory_mb=scenario.ues.memory_mb,
+            variants=tuple(read_variant(Path(folder)) for folder in scenario.ues.variants),
         )
 
     @cached_property
@@ -191,7 +196,7 @@ class SimulatedSite:
         backoff_db = float(decision.candidate.backoff_db)
         scenario = self._scenario(wish.request, decision.tables, float(heard), backoff_db)
         core_s = self._core_s(decision.candidate.way, wish.request.size_px)
-        result = scenario.run(self._bundle, core_s=core_s)
+        result = scenario.run(self._models(decision.candidate.variant), core_s=core_s)
         ledger = result.ledger
         return Served(
             outcome=result.outcome,
@@ -201,6 +206,16 @@ class SimulatedSite:
             energy_j=ledger.energy_j,
             distance=self._distance(wish.request, decision, result),
         )
+
+    def _models(self, variant: Variant | None) -> Any:
+        """The bundle, with what a UE runs in place of parts of it."""
+        if variant is None:
+            return self._bundle
+        from megdt.models.variant import VariantModels  # torch
+
+        if variant.folder not in self._variants:
+            self._variants[variant.folder] = VariantModels(variant.folder, self._bundle)
+        return self._variants[variant.folder]
 
     def _core_s(self, way: Way, size_px: int) -> CoreSeconds:
         """What codecs take, as measured beforehand: so that a twin that is run again is the same."""
@@ -212,7 +227,7 @@ class SimulatedSite:
         """ST-LPIPS to the picture of the error-free latent; None without its weights or a picture."""
         if result.image is None:
             return None
-        if decision.plan.mechanism == PROMPT_ONLY.name:
+        if decision.plan.mechanism == PROMPT_ONLY.name and decision.candidate.variant is None:
             return 0.0  # the UE draws what the ES would have drawn
         from megdt.models.quality import (
             perceptual_distance,  # torch, and weights that may be missing
