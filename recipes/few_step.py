@@ -1,13 +1,13 @@
 """Distil the denoiser into one that draws in four steps, with the guidance in it.
 
     python recipes/few_step.py draw --minutes 40      # the teacher's ways, into the cache
+    python recipes/few_step.py draw --minutes 60 --first 2    # more of their beginnings, which need the most
     python recipes/few_step.py train --minutes 40     # into the cache: the bundle has no room for it
     python recipes/few_step.py measure                # prints JSON
     python recipes/few_step.py drift                  # what each step's error comes to in the end
 
-The teacher draws from captions with a guidance of 2.5 in 28 Euler steps; what is kept of each way is where
-it stands at the noise levels of four steps. From each of these the student learns the straight way to
-the next (piecewise rectified flow: Yan et al., arXiv:2405.07510), beginning at the teacher's own weights.
+The teacher draws from captions with a guidance of 2.5, two midpoint steps for each of four; what is kept of
+each way is where it stands in between. From each of these the student learns the straight way to the next (piecewise rectified flow: Yan et al., arXiv:2405.07510), beginning at the teacher's own weights.
 `measure` compares both with held-out views, in kernel distance (KID), beside the same of views against views.
 """
 
@@ -36,11 +36,11 @@ from megdt.models.sampling import make_sigmas, sample_euler
 from megdt.worlds.garden import draw_view
 
 STEPS = 4
-FINE = 7
-"""Steps of the teacher for one of the student's."""
+FINE = 2
+"""Midpoint steps of the teacher for one of the student's: as near to many more as seven Euler steps are."""
 WAYS = 48
 """A shard's."""
-FIRST_SEED = 4_000_000
+FIRST_SEED, FIRST_SEED_OF_BEGINNINGS = 4_000_000, 5_000_000
 BATCH = 16
 MEASURED_STEPS = 30
 """Of the teacher that the student is measured against."""
@@ -53,49 +53,65 @@ def draw_noise(seeds: range) -> Tensor:
     return torch.stack([torch.randn(LATENT_CHANNELS, GRID, GRID, generator=g) for g in generators])
 
 
-def draw_shard(teacher: Teacher, first: int) -> dict[str, np.ndarray]:
-    """Where ways stand before and after each of the student's steps, and what they were led by."""
+def draw_shard(teacher: Teacher, first: int, steps: int) -> dict[str, np.ndarray]:
+    """Where ways stand before and after each of the student's first steps, and what they were led by."""
     seeds = range(first, first + WAYS)
     embeds = teacher.embed(seeds, np.random.default_rng((first, 11)))
-    ways = draw_ways(teacher, draw_noise(seeds).to(embeds), embeds)
+    ways = draw_ways(teacher, draw_noise(seeds).to(embeds), embeds, steps=steps)
     return {"ways": ways.cpu().half().numpy(), "embeds": embeds.cpu().half().numpy()}
 
 
-def draw_ways(teacher: Teacher, latent: Tensor, embeds: Tensor) -> Tensor:
-    """[ways, 5, 4, 32, 32]"""
-    stands = []
-    for step, (here, there) in enumerate(pairwise(make_sigmas(STEPS * FINE, shift=SHIFT))):
-        if step % FINE == 0:
-            stands.append(latent)
-        latent = latent + (there - here) * teacher.flow(latent, here.expand(len(latent)), embeds)
-    return torch.stack([*stands, latent], 1)
+def draw_ways(teacher: Teacher, latent: Tensor, embeds: Tensor, *, steps: int = STEPS) -> Tensor:
+    """[ways, steps + 1, 4, 32, 32]"""
+    stands = [latent]
+    for start, end in list(pairwise(make_sigmas(STEPS, shift=SHIFT).to(latent)))[:steps]:
+        levels = torch.linspace(float(start), float(end), FINE + 1)
+        for here, there in pairwise(levels.to(latent)):
+            middle = (here + there) / 2
+            half = latent + (middle - here) * teacher.flow(latent, here.expand(len(latent)), embeds)
+            flow = teacher.flow(half, middle.expand(len(latent)), embeds)
+            latent = latent + (there - here) * flow
+        stands.append(latent)
+    return torch.stack(stands, 1)
 
 
-def draw(cache: Path, minutes: float) -> None:
+def draw(cache: Path, minutes: float, steps: int) -> None:
     """As many shards as the time allows."""
     folder, teacher = cache / "few_step", Teacher()
     folder.mkdir(parents=True, exist_ok=True)
+    name, first = ("shard", FIRST_SEED) if steps == STEPS else ("first", FIRST_SEED_OF_BEGINNINGS)
     until, number = time.monotonic() + 60 * minutes, 0
     while time.monotonic() < until:
-        path = folder / f"shard_{number:05}.npz"
+        path = folder / f"{name}_{number:05}.npz"
         if not path.exists():
-            np.savez(folder / "new.npz", **draw_shard(teacher, FIRST_SEED + WAYS * number))
+            np.savez(folder / "new.npz", **draw_shard(teacher, first + WAYS * number, steps))
             (folder / "new.npz").replace(path)
         number += 1
     print(f"{number} shards")
 
 
-def load_ways(cache: Path) -> tuple[Tensor, Tensor]:
-    shards = [np.load(path) for path in sorted((cache / "few_step").glob("shard_*.npz"))]
-    ways, embeds = (
-        torch.from_numpy(np.concatenate([shard[key] for shard in shards]))
-        for key in ("ways", "embeds")
-    )
-    return ways, embeds
+def load_ways(cache: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Ways as far as they were drawn, what led them, and every step of one: its way and number.
+
+    [ways, 5, 4, 32, 32], [ways, embedding], [pairs, 2]
+    """
+    paths = sorted((cache / "few_step").glob("*_?????.npz"))
+    shards = [np.load(path) for path in paths]
+    drawn = [torch.from_numpy(shard["ways"]) for shard in shards]
+    count = sum(map(len, drawn))
+    ways = torch.zeros(count, STEPS + 1, LATENT_CHANNELS, GRID, GRID, dtype=torch.half)
+    pairs, at = [], 0
+    for part in drawn:
+        ways[at : at + len(part), : part.shape[1]] = part
+        numbers = torch.arange(at, at + len(part)), torch.arange(part.shape[1] - 1)
+        pairs.append(torch.cartesian_prod(*numbers))
+        at += len(part)
+    embeds = torch.from_numpy(np.concatenate([shard["embeds"] for shard in shards]))
+    return ways, embeds, torch.cat(pairs)
 
 
 def train(cache: Path, run: Run) -> None:
-    device, (ways, embeds) = pick_device(), load_ways(cache)
+    device, (ways, embeds, pairs) = pick_device(), load_ways(cache)
     print(f"{len(ways)} ways", flush=True)
     model = Denoiser().to(device, memory_format=torch.channels_last)
     model.load_state_dict(Teacher().bundle._denoiser.state_dict())
@@ -112,8 +128,7 @@ def train(cache: Path, run: Run) -> None:
     while run.share() < 1:
         for group in optimiser.param_groups:
             group["lr"] = run.learning_rate()
-        picked = torch.randint(len(ways), (BATCH,), generator=generator)
-        step = torch.randint(STEPS, (BATCH,), generator=generator)
+        picked, step = pairs[torch.randint(len(pairs), (BATCH,), generator=generator)].T
         here, there = (ways[picked, step + n].to(device).float() for n in (0, 1))
         sigma, then = (levels[step + n].to(device) for n in (0, 1))
         wanted = (there - here) / (then - sigma)[:, None, None, None]
@@ -133,7 +148,7 @@ def train(cache: Path, run: Run) -> None:
             run.save(
                 model=model.state_dict(), optimiser=optimiser.state_dict(), average=average.values
             )
-            ways, embeds = load_ways(cache)  # drawing may go on beside
+            ways, embeds, pairs = load_ways(cache)  # drawing may go on beside
     path = cache / "few_step" / "denoiser.safetensors"
     save_file({key: value.half().contiguous() for key, value in average.values.items()}, path)
     print(f"weights: {path}")
@@ -213,9 +228,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--first", type=int, choices=range(1, STEPS + 1), default=STEPS, metavar="STEPS",
+                        help="draw: of the four, the first so many alone")  # fmt: skip
     arguments = parser.parse_args()
     if arguments.task == "draw":
-        draw(arguments.cache, arguments.minutes)
+        draw(arguments.cache, arguments.minutes, arguments.first)
     elif arguments.task in ("measure", "drift"):
         tell = measure if arguments.task == "measure" else trace_drift
         print(json.dumps(tell(arguments.cache), indent=1))
