@@ -16,7 +16,7 @@ from megdt.link.energy import load_profile
 from megdt.models.bundle import load_bundle
 from megdt.models.manifest import FILE
 from megdt.scenario import parse_scenario
-from megdt.scenario.twin import read_twin_scenario
+from megdt.scenario.twin import parse_twin_scenario, read_twin_scenario
 from megdt.site import SimulatedSite, open_twin
 from megdt.twin.loop import run_round
 from megdt.twin.planner import Ask, Equipment, Planner
@@ -159,6 +159,13 @@ def test_a_site_s_ues_run_what_was_planned_for_them(folder: Path) -> None:
         for answer in chosen:
             assert answer.served.outcome == "delivered"
             assert answer.served.distance is None or 0 < answer.served.distance < 0.1
+
+
+def test_a_scenario_with_smaller_models_is_the_same_when_a_store_has_kept_it() -> None:
+    scenario = read_twin_scenario("garden_drones", ['ues.variants=["small", "smaller"]'])
+    kept = json.loads(json.dumps(scenario.table()))
+    assert kept == scenario.table()  # a store takes JSON's values alone
+    assert parse_twin_scenario(kept) == scenario
 
 
 def test_folders_of_a_scenario_are_a_list_of_texts() -> None:

@@ -142,8 +142,10 @@ class TwinScenario:
     devices: Devices = field(default_factory=Devices)
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """As nested tables, which `parse_twin_scenario` turns back into it."""
-        return asdict(self)
+        """As nested tables of JSON's values, which `parse_twin_scenario` turns back into it."""
+        tables: dict[str, dict[str, Any]] = asdict(self)
+        tables["ues"]["variants"] = list(self.ues.variants)
+        return tables
 
 
 _RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {

@@ -51,11 +51,15 @@ class Candidate:
     variant: Variant | None = None
 
     @property
+    def answer(self) -> str:
+        """How the request is answered, for people."""
+        return self.way.name + (f" by {self.variant.name}" if self.variant is not None else "")
+
+    @property
     def name(self) -> str:
-        """For people."""
+        """All of it, for people."""
         power = f", {-self.backoff_db} dB" if self.backoff_db else ""
-        smaller = f" by {self.variant.name}" if self.variant is not None else ""
-        return f"{self.way.name}{smaller}, MCS table {self.mcs_table}{power}"
+        return f"{self.answer}, MCS table {self.mcs_table}{power}"
 
 
 @dataclass(frozen=True, kw_only=True)
