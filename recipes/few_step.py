@@ -7,8 +7,9 @@
     python recipes/few_step.py drift                  # what each step's error comes to in the end
 
 The teacher draws from captions with a guidance of 2.5, two midpoint steps for each of four; what is kept of
-each way is where it stands in between. From each of these the student learns the straight way to the next (piecewise rectified flow: Yan et al., arXiv:2405.07510), beginning at the teacher's own weights.
-`measure` compares both with held-out views, in kernel distance (KID), beside the same of views against views.
+each way is where it stands in between. From each of these the student learns the straight way to the next
+(piecewise rectified flow: Yan et al., arXiv:2405.07510), beginning at the teacher's own weights. `measure`
+compares both with held-out views, in kernel distance (KID), beside the same of views against views.
 """
 
 from __future__ import annotations
@@ -79,13 +80,14 @@ def draw(cache: Path, minutes: float, steps: int) -> None:
     """As many shards as the time allows."""
     folder, teacher = cache / "few_step", Teacher()
     folder.mkdir(parents=True, exist_ok=True)
-    name, first = ("shard", FIRST_SEED) if steps == STEPS else ("first", FIRST_SEED_OF_BEGINNINGS)
+    name, first = ("whole", FIRST_SEED) if steps == STEPS else ("first", FIRST_SEED_OF_BEGINNINGS)
     until, number = time.monotonic() + 60 * minutes, 0
     while time.monotonic() < until:
         path = folder / f"{name}_{number:05}.npz"
         if not path.exists():
-            np.savez(folder / "new.npz", **draw_shard(teacher, first + WAYS * number, steps))
-            (folder / "new.npz").replace(path)
+            fresh = folder / f"{name}.new.npz"
+            np.savez(fresh, **draw_shard(teacher, first + WAYS * number, steps))
+            fresh.replace(path)
         number += 1
     print(f"{number} shards")
 

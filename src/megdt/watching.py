@@ -38,7 +38,7 @@ Tell = Callable[[Round], None]
 def keep_scenario(store: Store, scenario: TwinScenario) -> None:
     """Have a store say what it is the twin of.
 
-    What makes no other place (plans, requests, attacks, devices) is kept as it is now.
+    What makes no other place (plans, requests, attacks, devices, what UEs run) is kept as it is now.
 
     Raises:
         TwinError: If it is one of another scene, of other UEs or of other stations.
@@ -48,7 +48,7 @@ def keep_scenario(store: Store, scenario: TwinScenario) -> None:
         return
     if known is not None:
         for key, theirs, ours in _differences(known, scenario):
-            if key.startswith(("scene.", "ues.", "radio.stations")):
+            if key != "ues.variants" and key.startswith(("scene.", "ues.", "radio.stations")):
                 raise TwinError(
                     f"this is the twin of another scenario: its {key} is {theirs!r}, now it is {ours!r}; "
                     "take another --db, or ask what if with megdt twin whatif"

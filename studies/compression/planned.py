@@ -36,6 +36,8 @@ from megdt.worlds.garden import draw_view
 HERE = Path(__file__).parent
 ES = "edge_gpu"
 FIRST_VIEW = 10_870_000
+_TRIES = 50
+"""Requests that are drawn for one that is answered by a smaller decoder."""
 SHORT = ("seed 0.05", "seed 0.25")
 
 
@@ -65,6 +67,10 @@ def add_up(
         latent = bundle.encode(garden.render(seen)[None])[0]
         reference = PerceptualReference(bundle.decode(latent[None]))
         noise = np.random.default_rng(view).standard_normal(latent.shape).astype(np.float32)
+        alone = {
+            name: float(reference.distance(smaller.decode(latent[None]))[0])
+            for name, smaller in models.items()
+        }
         received = {way: (receive(latent, way), 0.0) for way in SHORT}
         for snr in snr_db:
             power = 10 ** (-snr / 10)
@@ -73,9 +79,8 @@ def add_up(
             told = np.full(1, power, np.float32)
             by_link = float(reference.distance(bundle.decode(values[None], told))[0])
             for name, smaller in models.items():
-                by_model = float(reference.distance(smaller.decode(latent[None]))[0])
                 both = float(reference.distance(smaller.decode(values[None], told))[0])
-                found[name, harm].append((by_link, by_model, both))
+                found[name, harm].append((by_link, alone[name], both))
     rows = []
     for (name, harm), values_ in found.items():
         link, model, both_ = np.array(values_).T
@@ -149,7 +154,9 @@ def carry_out(
     models = {v.folder: VariantModels(v.folder, bundle) for v in variants}
     references: dict[tuple[int, int], PerceptualReference] = {}
     rows: list[dict[str, Any]] = []
-    while len(rows) < settings["carried_out"]:
+    for _ in range(_TRIES * settings["carried_out"]):
+        if len(rows) == settings["carried_out"]:
+            break
         entry = settings["equipment"][int(rng.integers(len(settings["equipment"])))]
         size_px = 512 if rng.random() < settings["share_large"] else 256
         ask = Ask(
@@ -204,8 +211,19 @@ def list_claims(results: Mapping[str, Any]) -> list[dict[str, str]]:
     kept = [row for row in rows if row["promised"] and row["distance"] is not None]
     poor = sum(row["distance"] > row["max_distance"] for row in kept)
     stated = results["settings"]["violation"]
-    saved = [1 - b / a for a, b in (row["ue_energy_mj"] for row in results["plans"])]
-    sooner = [1 - b / a for a, b in (row["latency_ms"] for row in results["plans"])]
+    gains = {
+        objective: [
+            1 - row[key][1] / row[key][0]
+            for row in results["plans"]
+            if row["objective"] == objective and row["broken"] == [0, 0]
+        ]
+        for objective, key in (("ue_energy", "ue_energy_mj"), ("latency", "latency_ms"))
+    }
+    shown = "; ".join(
+        f"{objective} by {np.median(gain):.0%} (median), {min(gain):.0%} to {max(gain):.0%}"
+        for objective, gain in gains.items() if gain
+    )  # fmt: skip
+    every = [value for gain in gains.values() for value in gain]
     off = [abs(r["expected_ms"] / r["latency_ms"] - 1) for r in rows if r["distance"] is not None]
     return [
         {
@@ -215,15 +233,14 @@ def list_claims(results: Mapping[str, Any]) -> list[dict[str, str]]:
         },
         {
             "claim": "Plans with smaller decoders keep the quality that they promise",
-            "verdict": "met" if poor <= stated * len(kept) else "missed",
+            "verdict": "met" if kept and poor <= stated * len(kept) else "missed",
             "found": f"{poor} of {len(kept)} pictures were further off, stated at most {stated:.0%}; latency without "
             f"codecs was expected to {np.median(off):.1%} (median)",
         },
         {
-            "claim": "With them at hand a UE's energy and latency fall",
-            "verdict": "met" if min(*saved, *sooner) >= -1e-9 else "not everywhere",
-            "found": f"energy by {min(saved):.0%} to {max(saved):.0%}, latency by {min(sooner):.0%} to "
-            f"{max(sooner):.0%}",
+            "claim": "With them at hand a UE takes less of what is planned for, and nowhere more",
+            "verdict": "met" if every and max(every) > 0 and min(every) > -0.01 else "missed",
+            "found": shown,
         },
     ]  # fmt: skip
 

@@ -61,7 +61,7 @@ TRAINED_ON, CALIBRATED_ON = 5_000_000, 10_850_000
 _VIEWS, _CALIBRATION_VIEWS = 600, 16
 _RATES: dict[Method, float] = {"distill": 1e-3, "elastic": 1.5e-3}
 """Of learning, where more than what was cut away is to be mended."""
-_LARGE_VIEWS = 8
+_LARGE_VIEWS = 16
 """Of 512 pixels, by which it is told what a planner is to expect there."""
 _WEIGHED = 8
 """Batches by which channels are weighed."""

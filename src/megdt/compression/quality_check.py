@@ -16,6 +16,10 @@ from megdt.models.quality import perceptual_distance, psnr_db
 MEASURED_ON = 10_860_000
 """First seed of the garden views; nothing is trained on those from 10 million on."""
 _NOISY_DB = (10, 0)
+_SIGMAS = {12: 0.6, 18: 0.33}
+"""Noise levels of latents that a student is handed, by step of 24."""
+_AT_ONCE = 2
+"""Pairs that are compared: more take memory and no less time."""
 _SAME_DB = 99.0
 """Of equal pictures, whose PSNR has no number."""
 
@@ -57,10 +61,9 @@ class QualityCheck:
         if not drawn:
             found["psnr_db_of_teacher"] = _mean_psnr_db(theirs, wanted)
         try:
-            found["perceptual_distance"] = float(perceptual_distance(ours, wanted).mean())
+            found["perceptual_distance"] = _mean_distance(ours, wanted)
             if not drawn:
-                far = perceptual_distance(theirs, wanted)
-                found["perceptual_distance_of_teacher"] = float(far.mean())
+                found["perceptual_distance_of_teacher"] = _mean_distance(theirs, wanted)
         except MissingExtraError:
             pass
         if self._part == "decoder":
@@ -74,7 +77,8 @@ class QualityCheck:
         """ST-LPIPS of each view's picture to what the bundle's own sub-model comes to, rising.
 
         What lies between pictures adds up about: a picture of a latent that the link has harmed is as far from
-        the error-free one as the bundle's of that latent, and this more.
+        the error-free one as the bundle's of that latent, and this more. A student is handed latents after half
+        of the steps, where it has most to do; noise of the air is left out.
 
         Args:
             models: As of `measure`.
@@ -82,8 +86,9 @@ class QualityCheck:
         Returns:
             One a view; None where it cannot be measured.
         """
+        ours, theirs = (self._pictures_by(m, handoff_step=12) for m in (models, self._bundle))
         try:
-            found = perceptual_distance(self._pictures_by(models), self._by_teacher)
+            found = perceptual_distance(ours, theirs, batch_size=_AT_ONCE)
         except MissingExtraError:
             return None
         return sorted(float(distance) for distance in found)
@@ -101,7 +106,7 @@ class QualityCheck:
     def _by_teacher(self) -> NDArray[np.uint8]:
         return self._pictures_by(self._bundle)
 
-    def _pictures_by(self, models: Any) -> NDArray[np.uint8]:
+    def _pictures_by(self, models: Any, *, handoff_step: int = 18) -> NDArray[np.uint8]:
         """What is seen in the end, all other parts being the bundle's. [views, size_px, size_px, 3]"""
         made = []
         for index in range(self._count):
@@ -110,7 +115,8 @@ class QualityCheck:
                 latent = models.encode(self._originals[one])
             elif self._part == "student":
                 latent = models.finish(
-                    self._handed[one], [""], [0], noise_power=0.0, steps=24, handoff_step=18,
+                    self._hand(handoff_step)[one], [""], [0], noise_power=0.0, steps=24,
+                    handoff_step=handoff_step,
                     guidance_scale=1.0,
                 )[0]  # fmt: skip
             else:
@@ -127,13 +133,17 @@ class QualityCheck:
     def _latents(self) -> NDArray[np.float32]:
         return self._bundle.encode(self._originals)
 
-    @cached_property
-    def _handed(self) -> NDArray[np.float32]:
-        """Latents after 18 of 24 steps, of unit variance."""
+    def _hand(self, step: int) -> NDArray[np.float32]:
+        """Latents after so many steps of 24, of unit variance."""
         noise = np.random.default_rng(0).standard_normal(self._latents.shape).astype(np.float32)
-        handed = (0.67 * self._latents + 0.33 * noise) / np.hypot(0.67, 0.33)
+        sigma = _SIGMAS[step]
+        handed = ((1 - sigma) * self._latents + sigma * noise) / np.hypot(1 - sigma, sigma)
         made: NDArray[np.float32] = handed.astype(np.float32)
         return made
+
+
+def _mean_distance(made: NDArray[np.uint8], pictures: NDArray[np.uint8]) -> float:
+    return float(perceptual_distance(made, pictures, batch_size=_AT_ONCE).mean())
 
 
 def _mean_psnr_db(made: NDArray[np.uint8], pictures: NDArray[np.uint8]) -> float:

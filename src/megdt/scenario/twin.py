@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from megdt.errors import ScenarioError
+from megdt.models.pretrained import as_path
 from megdt.records import Side
 from megdt.scenario.checking import (
     check_table,
@@ -85,6 +86,11 @@ class Ues:
     """Folders of `megdt compress`: smaller sub-models that each may run in place of the bundle's."""
     position_noise_m: float = 0.15
     """Of what they tell; 0.15 is satellites with corrections."""
+
+    def __post_init__(self) -> None:
+        # So that they are found from other folders too.
+        places = tuple(str(as_path(folder).resolve()) for folder in self.variants)
+        object.__setattr__(self, "variants", places)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,6 @@ class SimulatedSite:
 
     def __init__(self, scenario: TwinScenario, bundle: Bundle, *, start_s: float = 0.0) -> None:
         self.scenario, self._bundle = scenario, bundle
-        self._variants: dict[Path, Any] = {}
         self.scenery = make_scenery(scenario.scene)
         self.ground = make_ground(scenario, self.scenery.columns * VIEW_EXTENT_M / VIEW_COLUMNS)
         self.now_s = start_s
@@ -74,6 +73,20 @@ class SimulatedSite:
             memory_mb=scenario.ues.memory_mb,
             variants=tuple(read_variant(Path(folder)) for folder in scenario.ues.variants),
         )
+        self._smaller = self._open_variants()
+
+    def _open_variants(self) -> dict[Path, Any]:
+        """Now, so that what is wrong with a folder is said before the first round."""
+        if not self.equipment.variants:
+            return {}
+        from megdt.models.variant import VariantModels  # torch, ONNX Runtime
+
+        found = {}
+        for variant in self.equipment.variants:
+            models = VariantModels(variant.folder, self._bundle)
+            models.load(*(model.part for model in variant.models))
+            found[variant.folder] = models
+        return found
 
     @cached_property
     def place(self) -> Place:
@@ -209,13 +222,7 @@ class SimulatedSite:
 
     def _models(self, variant: Variant | None) -> Any:
         """The bundle, with what a UE runs in place of parts of it."""
-        if variant is None:
-            return self._bundle
-        from megdt.models.variant import VariantModels  # torch
-
-        if variant.folder not in self._variants:
-            self._variants[variant.folder] = VariantModels(variant.folder, self._bundle)
-        return self._variants[variant.folder]
+        return self._bundle if variant is None else self._smaller[variant.folder]
 
     def _core_s(self, way: Way, size_px: int) -> CoreSeconds:
         """What codecs take, as measured beforehand: so that a twin that is run again is the same."""
@@ -227,7 +234,7 @@ class SimulatedSite:
         """ST-LPIPS to the picture of the error-free latent; None without its weights or a picture."""
         if result.image is None:
             return None
-        if decision.plan.mechanism == PROMPT_ONLY.name and decision.candidate.variant is None:
+        if decision.plan.mechanism == PROMPT_ONLY.name:
             return 0.0  # the UE draws what the ES would have drawn
         from megdt.models.quality import (
             perceptual_distance,  # torch, and weights that may be missing

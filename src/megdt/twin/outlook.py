@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from megdt.errors import TwinError
 from megdt.link.energy import DeviceProfile
 from megdt.twin.variants import Variant
 from megdt.twin.ways import STEP_DB, Costs, Sending, Way
@@ -26,12 +27,23 @@ class Equipment:
     Args:
         profile: Its speed and power.
         memory_mb: What it may fill with weights of models; 0 for a UE that shows pictures only.
-        variants: Smaller sub-models that it has, besides the bundle's.
+        variants: Smaller sub-models that it has, besides the bundle's; the first plan for a kind of UE takes a
+            second more with each.
+
+    Raises:
+        TwinError: If two variants have one name, by which plans tell them apart.
     """
 
     profile: DeviceProfile
     memory_mb: float = math.inf
     variants: tuple[Variant, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise TwinError(
+                f"two folders of smaller models are called {', '.join(sorted(twice))}; rename one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

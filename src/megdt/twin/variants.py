@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from megdt.errors import TwinError
 from megdt.models import FACTOR
 from megdt.models.cards import Cards
 from megdt.models.manifest import open_variant
+from megdt.models.pretrained import as_path
 from megdt.twin.ways import Costs, Way
 
 Floats = NDArray[np.float64]
@@ -59,20 +61,24 @@ class Variant:
         return self.folder.name
 
     def serves(self, way: Way, size_px: int) -> bool:
-        """Whether it has something that this way needs at a UE, and was measured at this size."""
+        """Whether it has something that this way needs at a UE, and was measured at this size.
+
+        A UE that holds the whole model draws with the bundle's own autoencoder, and has room for its decoder.
+        """
         used = self._used(way)
-        return bool(used) and all(size_px in dict(model.distances) for model in used)
+        whole = "encoder" in way.ue_models
+        return bool(used) and not whole and all(size_px in dict(m.distances) for m in used)
 
     def memory_mb(self, costs: Costs, way: Way) -> float:
         """Of all that the UE holds then, `Costs.memory_mb` with these in place of the bundle's."""
-        smaller = {model.part: model.memory_mb for model in self.models}
+        smaller = {model.part: model.memory_mb for model in self._used(way)}
         return sum(smaller.get(part, costs.model_mb(part)) for part in way.ue_models)
 
     def ue_flops(self, costs: Costs, way: Way, size_px: int) -> Floats:
         """Operations of the UE. [snr]
 
-        Each of the ways that need a decoder calls it once. What other sub-models save is not told apart in the
-        costs, so they count like the bundle's: an upper bound.
+        Each of these ways calls the decoder once. Students that are made smaller have the operations of the
+        bundle's (`compression.recipes`).
         """
         _, found = costs.flops(way, size_px)
         for model in self._used(way):
@@ -83,18 +89,19 @@ class Variant:
     def distance(self, costs: Costs, way: Way, size_px: int) -> Floats:
         """ST-LPIPS of each measured picture to the error-free one of the whole models. [snr, pictures]
 
-        Distances add up about, within a few per cent (studies/compression). Which of them meet is not known, and
-        what is hard for one is rather hard for the other, so the furthest go with the furthest.
+        Distances of link and model add up, nearly (measured by studies/compression/planned.py). Which of them
+        meet is not known, and what is hard for one is rather hard for the other, so the furthest go together.
         """
         found = costs.distance(way, size_px)
         ranks = found.argsort(axis=1).argsort(axis=1)
         for model in self._used(way):
-            known = dict(model.distances)[size_px]
-            found = found + np.quantile(known, (ranks + 0.5) / found.shape[1])
+            known = np.array(dict(model.distances)[size_px])
+            found = found + known[((ranks + 0.5) * known.size / found.shape[1]).astype(int)]
         return found
 
     def _used(self, way: Way) -> list[SmallerModel]:
-        return [model for model in self.models if model.part in way.ue_models]
+        """At a UE that is sent a seed: it encodes nothing."""
+        return [m for m in self.models if m.part in way.ue_models and m.part != "encoder"]
 
 
 def read_variant(folder: Path) -> Variant:
@@ -107,6 +114,7 @@ def read_variant(folder: Path) -> Variant:
         BundleError: If it is no such folder, or of another bundle.
         TwinError: If it does not say how far pictures are from those of the whole sub-models.
     """
+    folder = as_path(str(folder)).resolve()  # so that it is found from other folders too
     content = open_variant(folder, Cards().checksum).content
     return Variant(
         folder=folder,
@@ -119,18 +127,25 @@ def read_variant(folder: Path) -> Variant:
 def _read_model(folder: Path, part: str, told: dict[str, Any]) -> SmallerModel:
     try:
         card = told["card"]
-        distances = tuple(
-            (int(size), tuple(sorted(float(value) for value in values)))
-            for size, values in card["distances_to_teacher"].items()
+        model = SmallerModel(
+            part=part,
+            memory_mb=float(card["megabytes"]),
+            flops_per_cell=float(told["flops_per_cell"]),
+            flops_per_item=float(told["flops_per_item"]),
+            distances=tuple(
+                (int(size), tuple(sorted(float(value) for value in values)))
+                for size, values in card["distances_to_teacher"].items()
+            ),
         )
-        if not distances or not all(values for _, values in distances):
-            raise ValueError("no distances")
-        return SmallerModel(
-            part=part, memory_mb=float(card["megabytes"]), flops_per_cell=float(told["flops_per_cell"]),
-            flops_per_item=float(told["flops_per_item"]), distances=distances,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError):
+        values = [value for _, found in model.distances for value in found]
+        if not values or not all(
+            0 <= value < math.inf
+            for value in (*values, model.memory_mb, model.flops_per_cell, model.flops_per_item)
+        ):
+            raise ValueError("not what was measured")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise TwinError(
-            f"{folder} does not say how far pictures of its {part} are from those of the bundle's; write it anew "
-            "with megdt compress, with the extra metrics and stlpips-pytorch installed"
+            f"{folder} does not say what its {part} takes and how far its pictures are from those of the bundle's; "
+            "write it anew with megdt compress, with stlpips-pytorch installed"
         ) from None
+    return model
