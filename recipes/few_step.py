@@ -32,7 +32,7 @@ from training import Average, Run, in_half, pick_device
 from megdt.models import LATENT_CHANNELS, SHIFT
 from megdt.models.denoiser import Denoiser
 from megdt.models.generation import GRID, _on_grid
-from megdt.models.quality import compare_distributions, extract_features
+from megdt.models.quality import compare_distributions, extract_features, kid
 from megdt.models.sampling import make_sigmas, sample_euler
 from megdt.worlds.garden import draw_view
 
@@ -187,7 +187,7 @@ def trace_drift(cache: Path, count: int = 40) -> dict[str, list[float]]:
 
 
 def measure(cache: Path) -> dict[str, dict[str, float]]:
-    """KID of both from held-out views, and the floor."""
+    """KID of both from held-out views, the floor, and how sure the student's excess over the teacher's is."""
     teacher, count = Teacher(), MEASURED
     alone = load_student(cache, teacher.bundle.device)
     first = HELD_OUT + 1000
@@ -212,13 +212,30 @@ def measure(cache: Path) -> dict[str, dict[str, float]]:
             with torch.inference_mode():
                 latent = sample_euler(flow, noise.to(embeds), make_sigmas(steps, shift=SHIFT))
             drawn.setdefault(name, []).append(teacher.bundle.decode(latent.cpu().numpy()))
-    found = {}
-    for name, parts in drawn.items():
-        report = compare_distributions(extract_features(np.concatenate(parts)), real)
+    found, features = {}, {n: extract_features(np.concatenate(p)) for n, p in drawn.items()}
+    for name, ours in features.items():
+        report = compare_distributions(ours, real)
         found[name] = {
             "kid": report.kid, "floor": report.kid_floor, "excess": report.kid - report.kid_floor,
         }  # fmt: skip
+    of_teacher, of_student = (features[name] for name in ("teacher_30", "student_4"))
+    found["student_over_teacher"] = {
+        "ratio": found["student_4"]["excess"] / found["teacher_30"]["excess"],
+        "standard_error": err_of_ratio(of_teacher, of_student, real, report.kid_floor),
+    }
     return found
+
+
+def err_of_ratio(
+    of_teacher: np.ndarray, of_student: np.ndarray, real: np.ndarray, floor: float
+) -> float:
+    """Of one excess over the other: its spread over random halves, which is that of all between samples."""
+    rng, ratios = np.random.default_rng(0), []
+    for _ in range(100):
+        half = rng.permutation(len(of_teacher))[: len(of_teacher) // 2]
+        teacher, student = (kid(ours[half], real) - floor for ours in (of_teacher, of_student))
+        ratios.append(student / teacher)
+    return float(np.std(ratios))
 
 
 def main() -> None:
