@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_models import write_variant
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -117,6 +119,23 @@ def test_a_study_takes_an_autoencoder_of_ones_own(tmp_path: Path) -> None:
     assert found.keys() == kept.keys()
     run(folder / "plot.py", "--results", out, "--out", tmp_path, cwd=tmp_path)
     assert (tmp_path / "figure.png").is_file()
+
+
+@needs_weights
+def test_what_the_planner_makes_of_smaller_decoders_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    write_variant(tmp_path / "small", cards=True)
+    folder, out = ROOT / "studies" / "compression", tmp_path / "planned.json"
+    run(folder / "planned.py", "--quick", "--work", tmp_path, "--out", out, cwd=tmp_path)
+    found, kept = (json.loads(p.read_text()) for p in (out, folder / "planned.json"))
+    assert found.keys() == kept.keys()
+    assert all(0.8 < row["ratio"] < 1.25 for row in found["sums"])
+    (carried,) = found["carried_out"]
+    assert "by small" in carried["plan"]
+    assert carried["distance"] < carried["max_distance"]
+    # The planner's sums are the ledger's.
+    assert carried["expected_ms"] == pytest.approx(carried["latency_ms"], rel=0.05)
+    assert carried["expected_ue_mj"] == pytest.approx(carried["ue_mj"], rel=0.05)
 
 
 def test_kept_results_are_of_the_bundle_in_the_tree() -> None:

@@ -38,7 +38,7 @@ Tell = Callable[[Round], None]
 def keep_scenario(store: Store, scenario: TwinScenario) -> None:
     """Have a store say what it is the twin of.
 
-    What makes no other place (plans, requests, attacks, devices) is kept as it is now.
+    What makes no other place (plans, requests, attacks, devices, what UEs run) is kept as it is now.
 
     Raises:
         TwinError: If it is one of another scene, of other UEs or of other stations.
@@ -48,7 +48,7 @@ def keep_scenario(store: Store, scenario: TwinScenario) -> None:
         return
     if known is not None:
         for key, theirs, ours in _differences(known, scenario):
-            if key.startswith(("scene.", "ues.", "radio.stations")):
+            if key != "ues.variants" and key.startswith(("scene.", "ues.", "radio.stations")):
                 raise TwinError(
                     f"this is the twin of another scenario: its {key} is {theirs!r}, now it is {ours!r}; "
                     "take another --db, or ask what if with megdt twin whatif"
@@ -202,7 +202,7 @@ def summarise(twin: Twin, site: SimulatedSite, rounds: Sequence[Round]) -> dict[
         "ue_energy_j": _mean([a.served.ue_energy_j for a in answers]),
         "energy_j": _mean([a.served.energy_j for a in answers]),
         "bits": _mean([float(a.served.bits) for a in answers]),
-        "ways": dict(Counter(a.decision.candidate.way.name for a in answers).most_common()),
+        "ways": dict(Counter(a.decision.candidate.answer for a in answers).most_common()),
     }  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def print_rounds(rounds: Sequence[Round]) -> None:
     table = make_table("round", "time", "twin is", "views from", "planned", "took")
     table.columns[4].no_wrap = False  # the one that has room to give
     for r in rounds:
-        plans = Counter(a.decision.candidate.way.name for a in r.answers)
+        plans = Counter(a.decision.candidate.answer for a in r.answers)
         took = _mean([a.served.latency_s for a in r.answers if a.served.outcome == "delivered"])
         table.add_row(
             str(r.number), f"{r.now_s:.0f} s", _verdict(r.validity),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from megdt.cli import app
-from megdt.compression import compressor
+from megdt.compression import compressor, quality_check
 from megdt.compression.compressor import Compressor, Estimate
 from megdt.compression.distillation import train
 from megdt.compression.quality_check import QualityCheck
 from megdt.compression.recipes import ELASTIC, RECIPES, Method, Recipe, check_method
 from megdt.compression.shrinking import decompose, inherit, prune
-from megdt.errors import BundleError, RequestError, ScenarioError
+from megdt.errors import BundleError, MissingExtraError, RequestError, ScenarioError
 from megdt.link.energy import load_profile
 from megdt.models.autoencoder import Decoder, _ResidualBlock
 from megdt.models.bundle import Bundle
@@ -35,10 +35,15 @@ from megdt.models.onnx_models import OnnxModels
 from megdt.models.variant import VariantModels
 from megdt.records import Side
 from megdt.scenario import parse_scenario
+from megdt.twin.variants import read_variant
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 INT8 = Recipe()
+
+
+def _check_few(*given: Any, count: int = 3, size_px: int = 256) -> QualityCheck:
+    return QualityCheck(*given, count=min(count, 3), size_px=size_px)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +52,8 @@ def _few_views() -> object:
         for name, value in (
             ("_VIEWS", 6),
             ("_CALIBRATION_VIEWS", 4),
-            ("QualityCheck", partial(QualityCheck, count=3)),
+            ("_LARGE_VIEWS", 1),
+            ("QualityCheck", _check_few),
         ):
             patch.setattr(compressor, name, value)
         yield
@@ -207,6 +213,27 @@ def test_int8_takes_a_third_of_the_room_and_shows_almost_the_same(
     page = (variant / "README.md").read_text()
     assert "## decoder: as it is, int8" in page
     assert "Not trained again." in page
+
+
+def test_a_variant_says_what_the_planner_reads(
+    variant: Path, maker: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model,) = read_variant(variant).models
+    assert model.part == "decoder"
+    assert model.memory_mb < 2
+    assert model.flops(256) == pytest.approx(maker.estimate(INT8).flops, rel=1e-3)
+    found = dict(model.distances)
+    assert [len(found[size]) for size in (256, 512)] == [3, 1]
+    assert 0 < min(map(min, found.values())) <= max(map(max, found.values())) < 0.02
+    # A student knows one grid; a smaller one of the whole part's numbers is as far as nothing.
+    check = QualityCheck(Bundle(), "student", count=1)
+    assert check.distances(Bundle()) == [pytest.approx(0, abs=1e-6)]
+
+    def missing(*_: object, **__: object) -> None:
+        raise MissingExtraError("no stlpips_pytorch")
+
+    monkeypatch.setattr(quality_check, "perceptual_distance", missing)
+    assert check.distances(Bundle()) is None
 
 
 def test_a_ue_takes_what_the_variant_has_and_the_rest_of_the_bundle(variant: Path) -> None:

@@ -61,6 +61,8 @@ TRAINED_ON, CALIBRATED_ON = 5_000_000, 10_850_000
 _VIEWS, _CALIBRATION_VIEWS = 600, 16
 _RATES: dict[Method, float] = {"distill": 1e-3, "elastic": 1.5e-3}
 """Of learning, where more than what was cut away is to be mended."""
+_LARGE_VIEWS = 16
+"""Of 512 pixels, by which it is told what a planner is to expect there."""
 _WEIGHED = 8
 """Batches by which channels are weighed."""
 _CALLED = ("flops_per_cell", "flops_per_item", "graphs")
@@ -107,7 +109,9 @@ class Compressor:
         self.part, self.device, self.size_px, self.rng_seed = part, device, size_px, rng_seed
         self._bundle = bundle or Bundle()
         self._teacher: nn.Module = _plain(self._bundle, part)
-        self._check = QualityCheck(self._bundle, part)
+        self._checks = {256: QualityCheck(self._bundle, part)}
+        if part != "student":  # it knows one grid
+            self._checks[512] = QualityCheck(self._bundle, part, count=_LARGE_VIEWS, size_px=512)
         self._made: dict[Recipe, nn.Module] = {}
 
     def recipes(self, method: Method | None = None) -> tuple[Recipe, ...]:
@@ -288,6 +292,7 @@ class Compressor:
         shapes, teacher = self.shapes, Manifest(self._bundle.folder)
         before = measure_graphs([teacher.graph(self.part, "fp32")], shapes)
         now = measure_graphs(paths, shapes)
+        models = OnnxModels(self._bundle.folder, variant=folder)
         files = (*folder.glob(f"{self.part}.*"), *folder.glob(f"{self.part}-*.onnx"))
         return {
             "recipe": str(estimate.recipe),
@@ -306,9 +311,15 @@ class Compressor:
             "energy_j": {self.device.name: self.device.compute_j(estimate.latency_s)},
             "memory_mb": now.memory_mb,
             "memory_mb_of_teacher": before.memory_mb,
-            "quality": self._check.measure(OnnxModels(self._bundle.folder, variant=folder)),
+            "quality": self._checks[256].measure(models),
+            "distances_to_teacher": self._distances(models),
             "trained": {**trained, "rng_seed": self.rng_seed},
         }
+
+    def _distances(self, models: OnnxModels) -> dict[str, list[float]]:
+        """By pictures' size: what the twin's planner reads; none where they cannot be measured."""
+        found = {str(size): check.distances(models) for size, check in self._checks.items()}
+        return {size: distances for size, distances in found.items() if distances is not None}
 
     def _write_sizes(self, model: nn.Module, precision: Precision, folder: Path) -> list[Path]:
         """One file of weights, and a graph of each size that is made of its part of them."""
@@ -344,7 +355,9 @@ class Compressor:
             # Looked at while it is the only one.
             entry |= {"sizes": [told], **{key: told[key] for key in _CALLED}}
             write_manifest(folder, content)
-            told["quality"] = self._check.measure(OnnxModels(self._bundle.folder, variant=folder))
+            told["quality"] = self._checks[256].measure(
+                OnnxModels(self._bundle.folder, variant=folder)
+            )
             sizes.append(told)
         entry["sizes"] = sizes
 

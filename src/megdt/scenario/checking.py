@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from megdt.errors import ScenarioError
 
@@ -76,6 +76,13 @@ def check_table(
     reject_unknown(table, keys, f"{source} [{name}]", "key")
     types = get_type_hints(kind)
     for key, value in table.items():
+        if get_origin(types[key]) is tuple:
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise ScenarioError(
+                    f"{source} [{name}] {key} is {value!r}, expected a list of texts"
+                )
+            table[key] = tuple(value)
+            continue
         wanted = (types[key], *get_args(types[key]))
         if float in wanted and isinstance(value, int) and not isinstance(value, bool):
             # Beyond the range of floats it is out of everybody's range, which is infinity's error.

@@ -4,7 +4,7 @@ Seven tables, each a dataclass here that holds defaults and meanings:
 
     [twin]      Rounds    rounds, interval_s, refresh_bits, objective, violation
     [scene]     Scene     kind, rng_seed, length_m, sky, weather, age_days, folder
-    [ues]       Ues       count, speed_m_s, memory_mb, position_noise_m
+    [ues]       Ues       count, speed_m_s, memory_mb, variants, position_noise_m
     [radio]     Radio     stations, outage, extra_loss_db, bandwidth_hz, tx_power_dbm, ...
     [requests]  Requests  each_round, size_px, deadline_s, max_distance
     [attack]    Attack    kind, ue, from_round
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from megdt.errors import ScenarioError
+from megdt.models.pretrained import as_path
 from megdt.records import Side
 from megdt.scenario.checking import (
     check_table,
@@ -81,8 +82,15 @@ class Ues:
     speed_m_s: float = 1.5
     memory_mb: float = math.inf
     """That may be filled with sub-models."""
+    variants: tuple[str, ...] = ()
+    """Folders of `megdt compress`: smaller sub-models that each may run in place of the bundle's."""
     position_noise_m: float = 0.15
     """Of what they tell; 0.15 is satellites with corrections."""
+
+    def __post_init__(self) -> None:
+        # So that they are found from other folders too.
+        places = tuple(str(as_path(folder).resolve()) for folder in self.variants)
+        object.__setattr__(self, "variants", places)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +148,10 @@ class TwinScenario:
     devices: Devices = field(default_factory=Devices)
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """As nested tables, which `parse_twin_scenario` turns back into it."""
-        return asdict(self)
+        """As nested tables of JSON's values, which `parse_twin_scenario` turns back into it."""
+        tables: dict[str, dict[str, Any]] = asdict(self)
+        tables["ues"]["variants"] = list(self.ues.variants)
+        return tables
 
 
 _RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {

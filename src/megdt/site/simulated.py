@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from megdt.twin.patrol import as_observation
 from megdt.twin.planner import Decision, Planner
 from megdt.twin.store import Store
 from megdt.twin.twin import Twin
+from megdt.twin.variants import Variant, read_variant
 from megdt.twin.ways import WAYS, Way, load_costs
 from megdt.worlds.captions import attributes, phrase
 from megdt.worlds.garden import draw_view
@@ -58,6 +60,7 @@ class SimulatedSite:
     Raises:
         WorldError: If there is no such scene.
         MissingExtraError: If the scene needs an extra.
+        BundleError, TwinError: If a folder of smaller sub-models cannot be planned with.
     """
 
     def __init__(self, scenario: TwinScenario, bundle: Bundle, *, start_s: float = 0.0) -> None:
@@ -68,7 +71,22 @@ class SimulatedSite:
         self.equipment = Equipment(
             profile=scenario.devices.profiles((Side.UE,))[Side.UE],
             memory_mb=scenario.ues.memory_mb,
+            variants=tuple(read_variant(Path(folder)) for folder in scenario.ues.variants),
         )
+        self._smaller = self._open_variants()
+
+    def _open_variants(self) -> dict[Path, Any]:
+        """Now, so that what is wrong with a folder is said before the first round."""
+        if not self.equipment.variants:
+            return {}
+        from megdt.models.variant import VariantModels  # torch, ONNX Runtime
+
+        found = {}
+        for variant in self.equipment.variants:
+            models = VariantModels(variant.folder, self._bundle)
+            models.load(*(model.part for model in variant.models))
+            found[variant.folder] = models
+        return found
 
     @cached_property
     def place(self) -> Place:
@@ -191,7 +209,7 @@ class SimulatedSite:
         backoff_db = float(decision.candidate.backoff_db)
         scenario = self._scenario(wish.request, decision.tables, float(heard), backoff_db)
         core_s = self._core_s(decision.candidate.way, wish.request.size_px)
-        result = scenario.run(self._bundle, core_s=core_s)
+        result = scenario.run(self._models(decision.candidate.variant), core_s=core_s)
         ledger = result.ledger
         return Served(
             outcome=result.outcome,
@@ -201,6 +219,10 @@ class SimulatedSite:
             energy_j=ledger.energy_j,
             distance=self._distance(wish.request, decision, result),
         )
+
+    def _models(self, variant: Variant | None) -> Any:
+        """The bundle, with what a UE runs in place of parts of it."""
+        return self._bundle if variant is None else self._smaller[variant.folder]
 
     def _core_s(self, way: Way, size_px: int) -> CoreSeconds:
         """What codecs take, as measured beforehand: so that a twin that is run again is the same."""

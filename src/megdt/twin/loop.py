@@ -231,11 +231,13 @@ def run_round(twin: Twin, site: Site, *, refresh_bits: int) -> Round:
 def _update(answer: Answer) -> Update:
     """The link of a UE: what was desired of it, and what came of that."""
     decision, served, prediction = answer.decision, answer.served, answer.prediction
+    variant = decision.candidate.variant
     return Update(
         id=f"link/{answer.wish.side.number}",
         kind="link",
         desired={
             "way": decision.candidate.way.name,
+            "variant": None if variant is None else variant.name,
             "mcs_table": decision.candidate.mcs_table,
             "backoff_db": decision.candidate.backoff_db,
             "station": prediction.station,

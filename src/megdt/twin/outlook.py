@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from megdt.errors import TwinError
 from megdt.link.energy import DeviceProfile
+from megdt.twin.variants import Variant
 from megdt.twin.ways import STEP_DB, Costs, Sending, Way
 
 BACKOFFS_DB = (0, 6)
@@ -24,10 +27,23 @@ class Equipment:
     Args:
         profile: Its speed and power.
         memory_mb: What it may fill with weights of models; 0 for a UE that shows pictures only.
+        variants: Smaller sub-models that it has, besides the bundle's; the first plan for a kind of UE takes a
+            second more with each.
+
+    Raises:
+        TwinError: If two variants have one name, by which plans tell them apart.
     """
 
     profile: DeviceProfile
     memory_mb: float = math.inf
+    variants: tuple[Variant, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise TwinError(
+                f"two folders of smaller models are called {', '.join(sorted(twice))}; rename one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +54,24 @@ class Candidate:
         way: What runs where, and how it crosses.
         mcs_table: Of TS 38.214; see `LinkAdaptation`.
         backoff_db: Transmit power below the full one.
+        variant: Sub-models that the UE runs in place of the bundle's; None for the bundle's own.
     """
 
     way: Way
     mcs_table: int
     backoff_db: int
+    variant: Variant | None = None
+
+    @property
+    def answer(self) -> str:
+        """How the request is answered, for people."""
+        return self.way.name + (f" by {self.variant.name}" if self.variant is not None else "")
 
     @property
     def name(self) -> str:
-        """For people."""
+        """All of it, for people."""
         power = f", {-self.backoff_db} dB" if self.backoff_db else ""
-        return f"{self.way.name}, MCS table {self.mcs_table}{power}"
+        return f"{self.answer}, MCS table {self.mcs_table}{power}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +100,23 @@ def look_out(costs: Costs, es: DeviceProfile, equipment: Equipment, size_px: int
     columns: list[tuple[Floats, ...]] = []
     ask = costs.sending(None, size_px)
     for way in costs.ways(size_px):
-        if costs.memory_mb(way) > equipment.memory_mb:
-            continue
         down = costs.sending(way, size_px)
-        distance = costs.distance(way, size_px)
-        for backoff_db in BACKOFFS_DB:
-            # At less power the SNR is that much lower, and below the measured ones like the lowest.
-            place = np.maximum(np.arange(costs.snr_db.size) - round(backoff_db / STEP_DB), 0)
-            per_table = _price(costs, way, size_px, es, equipment.profile, ask, down, backoff_db)
-            for row, table in enumerate(costs.mcs_tables):
-                candidates.append(Candidate(way=way, mcs_table=table, backoff_db=backoff_db))
-                columns.append((*(v[row][place] for v in per_table), distance[place]))
+        for variant in _fitting(costs, way, equipment, size_px):
+            (es_flops, ue_flops), distance = _count(costs, way, variant, size_px)
+            work = _Work(
+                es_s=es.compute_s(1.0) * es_flops,
+                ue_s=equipment.profile.compute_s(1.0) * ue_flops,
+                core_s=costs.core_s(way, size_px),
+            )
+            for backoff_db in BACKOFFS_DB:
+                # At less power the SNR is that much lower, and below the measured ones like the lowest.
+                place = np.maximum(np.arange(costs.snr_db.size) - round(backoff_db / STEP_DB), 0)
+                per_table = _price(way, work, es, equipment.profile, ask, down, backoff_db)
+                for row, table in enumerate(costs.mcs_tables):
+                    candidates.append(
+                        Candidate(way=way, mcs_table=table, backoff_db=backoff_db, variant=variant)
+                    )
+                    columns.append((*(v[row][place] for v in per_table), distance[place]))
     latency_s, mean_s, ue_j, both_j, distances = (
         np.stack(values) for values in zip(*columns, strict=True)
     )
@@ -97,18 +126,50 @@ def look_out(costs: Costs, es: DeviceProfile, equipment: Equipment, size_px: int
     )  # fmt: skip
 
 
+def _fitting(
+    costs: Costs, way: Way, equipment: Equipment, size_px: int
+) -> Iterator[Variant | None]:
+    """With which sub-models a UE has room for a way: None for the bundle's own."""
+    if costs.memory_mb(way) <= equipment.memory_mb:
+        yield None
+    for variant in equipment.variants:
+        if variant.serves(way, size_px) and variant.memory_mb(costs, way) <= equipment.memory_mb:
+            yield variant
+
+
+def _count(
+    costs: Costs, way: Way, variant: Variant | None, size_px: int
+) -> tuple[tuple[Floats, Floats], Floats]:
+    """Operations of ES and UE, and distances. ([snr], [snr]), [snr, pictures]"""
+    es_flops, ue_flops = costs.flops(way, size_px)
+    if variant is None:
+        return (es_flops, ue_flops), costs.distance(way, size_px)
+    return (
+        (es_flops, variant.ue_flops(costs, way, size_px)),
+        variant.distance(costs, way, size_px),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Seconds of both sides' networks, and of codecs on ES and UE."""
+
+    es_s: Floats
+    """[snr]"""
+    ue_s: Floats
+    """[snr]"""
+    core_s: tuple[float, float]
+
+
 def _price(
-    costs: Costs, way: Way, size_px: int, es: DeviceProfile, ue: DeviceProfile, ask: Sending,
-    down: Sending, backoff_db: int,
+    way: Way, work: _Work, es: DeviceProfile, ue: DeviceProfile, ask: Sending, down: Sending,
+    backoff_db: int,
 ) -> tuple[Floats, Floats, Floats, Floats]:  # fmt: skip
     """Latency of each draw, its mean, and joules of the UE and of both: the ledger's sums, in expectation.
 
     Mechanisms with one UE are chains, so what they take adds up.
     """
-    (es_flops, ue_flops), (es_core_s, ue_core_s) = (
-        costs.flops(way, size_px), costs.core_s(way, size_px),
-    )  # fmt: skip
-    es_s, ue_s = es.compute_s(1.0) * es_flops, ue.compute_s(1.0) * ue_flops
+    es_s, ue_s, (es_core_s, ue_core_s) = work.es_s, work.ue_s, work.core_s
     computing_s = es_s + ue_s + es_core_s + ue_core_s
     latency_s, on_air_s = down.latency_s, down.mean_s
     asked = way.crosses != "recipe"  # with a recipe the ES has the prompt already

@@ -124,7 +124,8 @@ class Decision:
 
         A scenario's `snr_db` is that at the power which is sent: take `backoff_db` off.
         """
-        plan, step = self.plan, self.candidate.way.handoff_step
+        plan, variant = self.plan, self.candidate.variant
+        step = self.candidate.way.handoff_step
         budgets = {n: getattr(plan, n) for n in ("image_bits", "seed_bits", "sketch_bits")}
         return {
             "request": {} if step is None else {"handoff_step": step},
@@ -134,6 +135,7 @@ class Decision:
             },
             "codecs": {str(kind): name for kind, name in plan.codecs.items()},
             "link": {"mcs_table": self.candidate.mcs_table, "tx_power_dbm": self.tx_power_dbm},
+            **({} if variant is None else {"model": {"variant": str(variant.folder)}}),
         }
 
 
@@ -223,8 +225,7 @@ class Planner:
         from them. They are those of splitting the steps in the middle.
         """
         es_flops, student_flops = self.costs.flops(WAYS["steps 12 int8"], 256)
-        decoder_flops = self.costs.flops(WAYS["seed int8"], 256)[1]
-        flops = student_flops[0] - decoder_flops[0]
+        flops = student_flops[0] - self.costs.decoder_flops(256)
         return self.es.compute_s(float(flops + es_flops[0] if in_vain else flops))
 
     def _plan(self, asks: Sequence[Ask], validity: Validity | None) -> list[Decision]:

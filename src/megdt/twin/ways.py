@@ -188,7 +188,15 @@ class Costs:
 
     def memory_mb(self, way: Way) -> float:
         """Of the weights that the UE holds, as float32."""
-        return float(sum(self._found["models_mb"][model] for model in way.ue_models))
+        return sum(map(self.model_mb, way.ue_models))
+
+    def model_mb(self, model: str) -> float:
+        """Of the weights of one of the bundle's models, as float32."""
+        return float(self._found["models_mb"][model])
+
+    def decoder_flops(self, size_px: int) -> float:
+        """Operations of the bundle's decoder for one picture: all that a UE does with a whole seed."""
+        return float(self.flops(WAYS["seed int8"], size_px)[1][0])
 
     def ways(self, size_px: int) -> tuple[Way, ...]:
         """Those that can make a picture of this size.
