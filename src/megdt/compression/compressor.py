@@ -110,7 +110,7 @@ class Compressor:
         self._bundle = bundle or Bundle()
         self._teacher: nn.Module = _plain(self._bundle, part)
         self._checks = {256: QualityCheck(self._bundle, part)}
-        if part != "student":  # it knows one grid
+        if part == "decoder":  # a student knows one grid
             self._checks[512] = QualityCheck(self._bundle, part, count=_LARGE_VIEWS, size_px=512)
         self._made: dict[Recipe, nn.Module] = {}
 
@@ -317,7 +317,9 @@ class Compressor:
         }
 
     def _distances(self, models: OnnxModels) -> dict[str, list[float]]:
-        """By pictures' size: what the twin's planner reads; none where they cannot be measured."""
+        """By pictures' size: what the twin's planner reads; none where they cannot be measured, or need not."""
+        if self.part == "encoder":  # who is sent a seed encodes nothing
+            return {}
         found = {str(size): check.distances(models) for size, check in self._checks.items()}
         return {size: distances for size, distances in found.items() if distances is not None}
 

@@ -17,6 +17,9 @@ from megdt.models.manifest import open_variant
 from megdt.models.pretrained import as_path
 from megdt.twin.ways import Costs, Way
 
+_PLANNED = ("decoder", "student")
+"""What a UE that is sent a seed runs; it encodes nothing."""
+
 Floats = NDArray[np.float64]
 
 
@@ -49,7 +52,7 @@ class Variant:
 
     Args:
         folder: That a scenario names as `[model] variant`.
-        models: That are in it.
+        models: Decoder and student, as far as they are in it.
     """
 
     folder: Path
@@ -100,8 +103,7 @@ class Variant:
         return found
 
     def _used(self, way: Way) -> list[SmallerModel]:
-        """At a UE that is sent a seed: it encodes nothing."""
-        return [m for m in self.models if m.part in way.ue_models and m.part != "encoder"]
+        return [model for model in self.models if model.part in way.ue_models]
 
 
 def read_variant(folder: Path) -> Variant:
@@ -119,7 +121,9 @@ def read_variant(folder: Path) -> Variant:
     return Variant(
         folder=folder,
         models=tuple(
-            _read_model(folder, part, told) for part, told in sorted(content["models"].items())
+            _read_model(folder, part, content["models"][part])
+            for part in _PLANNED
+            if part in content["models"]
         ),
     )
 
