@@ -86,7 +86,11 @@ class QualityCheck:
         Returns:
             One a view; None where it cannot be measured.
         """
-        ours, theirs = (self._pictures_by(m, handoff_step=12) for m in (models, self._bundle))
+        ours = self._pictures_by(models, handoff_step=12)
+        if self._part == "student":
+            theirs = self._pictures_by(self._bundle, handoff_step=12)
+        else:
+            theirs = self._by_teacher
         try:
             found = perceptual_distance(ours, theirs, batch_size=_AT_ONCE)
         except MissingExtraError:
@@ -116,8 +120,7 @@ class QualityCheck:
             elif self._part == "student":
                 latent = models.finish(
                     self._hand(handoff_step)[one], [""], [0], noise_power=0.0, steps=24,
-                    handoff_step=handoff_step,
-                    guidance_scale=1.0,
+                    handoff_step=handoff_step, guidance_scale=1.0,
                 )[0]  # fmt: skip
             else:
                 latent = self._latents[one]
